@@ -1,0 +1,1 @@
+"""The mount daemon and the employee's commands."""

@@ -1,0 +1,1 @@
+"""The key server: certificates, keys on loan, policy bundles and the log."""
