@@ -1,0 +1,199 @@
+"""One mounted drive: the mount, the threads that serve it, and their end.
+
+`start` mounts and returns when the drive answers; `stop` unmounts and ends every thread. Signals, logging and what the
+drive shows are the caller's.
+"""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fsdriver.device.dispatch import Dispatcher, Handler
+from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, unmount
+from fsdriver.device.notify import Notifier
+from fsdriver.device.pool import Pool
+from fsdriver.device.progress import Progress
+from fsdriver.device.reader import BUFFER_SIZE, Reader, clone, send
+from fsdriver.device.watchdog import Control, ControlUnavailable, Watchdog
+from fsdriver.protocol import Agreement, MalformedMessage, VersionUnsupported, events, negotiate, parse_message
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD_KIB = 1024
+"""A sequential reader then asks for whole 1-MiB requests; the kernel's default is 128 KiB."""
+
+
+class Session:
+    """A drive on a mount point. Use once: start, (wait,) stop."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        point: Path,
+        *,
+        source: str = "grantfs",
+        io_uring: bool = True,
+        readers: int = 2,
+        late_answers: int = 256,
+        hang_limit: float | None = 60.0,
+        exec_allowed: bool = False,
+        allow_other: bool | None = None,
+    ) -> None:
+        """`io_uring`: use it where the kernel offers it. `late_answers`: how many `Later` may run at once.
+
+        `hang_limit`: seconds after which a hung connection is aborted; None: never.
+        """
+        self._point = point
+        self._source = source
+        self._want_io_uring = io_uring
+        self._reader_count = readers
+        self._hang_limit = hang_limit
+        self._exec_allowed = exec_allowed
+        self._allow_other = allow_other
+        self._pool = Pool(late_answers)
+        self._dispatcher = Dispatcher(handler, self._pool)
+        self._mounted: Mounted | None = None
+        self._readers: list[Reader] = []
+        self._devices: list[int] = []
+        self._control: Control | None = None
+        self._watchdog: Watchdog | None = None
+        self.agreement: Agreement
+        self.notifier: Notifier
+        self.transport = ""
+        """"io_uring" or "/dev/fuse" once started."""
+
+    def start(self) -> None:
+        """Mount and serve. Raises MountRefused (also for a kernel that is too old); nothing is left behind then."""
+        mounted = mount(
+            self._point, source=self._source, exec_allowed=self._exec_allowed, allow_other=self._allow_other
+        )
+        self._mounted = mounted
+        self._devices.append(mounted.device)
+        try:
+            self.agreement = _settle(mounted.device, io_uring=self._want_io_uring)
+            self._serve(mounted)
+        except BaseException as exc:
+            self.stop(release=True)
+            if isinstance(exc, (OSError, VersionUnsupported)):
+                raise MountRefused(f"{self._point}: {exc}") from exc
+            raise
+
+    def _serve(self, mounted: Mounted) -> None:
+        self.notifier = Notifier(mounted.device, self.agreement)
+        self.notifier.start()
+        for number in range(self._reader_count):
+            device = clone(mounted.device) if number else mounted.device
+            if number:
+                self._devices.append(device)
+            reader = Reader(device, self._dispatcher, number)
+            self._readers.append(reader)
+            reader.start()
+        self.transport = "/dev/fuse"
+        _raise_read_ahead(mounted.minor)
+        try:
+            self._control = Control(mounted.minor)
+        except ControlUnavailable as exc:
+            log.warning("%s", exc)
+            return
+        if self._hang_limit is not None:
+            self._watchdog = Watchdog(self._control, self._progress, lambda: self._dispatcher.waiting, self._hang_limit)
+            self._watchdog.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until the connection ended (unmounted or aborted by whomever): True; False after `timeout` seconds."""
+        self._readers[0].join(timeout)
+        return not self._readers[0].is_alive()
+
+    @property
+    def aborted(self) -> str:
+        """Why the connection was aborted; "" while it was not."""
+        if self._watchdog is not None and self._watchdog.aborted:
+            return self._watchdog.aborted
+        return "aborted" if any(r.ended_by == errno.ECONNABORTED for r in self._readers) else ""
+
+    def abort(self) -> None:
+        """End the connection now; callers that wait get an error. The mount stays, dead. Raises ControlUnavailable."""
+        if self._control is None:
+            raise ControlUnavailable("fusectl is not reachable")
+        self._control.abort()
+
+    def stop(self, *, timeout: float = 5.0, release: bool = False) -> Unmounted:
+        """Unmount and end all threads within about `timeout` seconds. Callable in any state; raises OSError.
+
+        `release` makes the mount point an ordinary, writable directory again; otherwise it stays guarded.
+        """
+        mounted, self._mounted = self._mounted, None
+        if mounted is None:
+            return Unmounted.ALREADY
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        self._dispatcher.close()
+        try:
+            result = unmount(mounted, patience=timeout / 2)
+        finally:
+            if release:
+                mounted.point.release()
+            mounted.point.close()
+        if result is Unmounted.LAZY:
+            log.warning("%s was in use: unmounted lazily", mounted.point.path)
+        self._end_threads(time.monotonic() + timeout / 2)
+        return result
+
+    def _end_threads(self, deadline: float) -> None:
+        if self._readers:
+            self.notifier.stop()
+            self.notifier.join(max(0.1, deadline - time.monotonic()))
+        self._pool.close(max(0.1, deadline - time.monotonic()))
+        threads: list[threading.Thread] = [*self._readers]
+        if self._watchdog is not None:
+            threads.append(self._watchdog)
+        for thread in threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            # Still in use by programs that hold files open (a lazy unmount): closing under a reader would not end it.
+            log.warning("%s: still served for programs that hold files open", self._point)
+            return
+        for device in self._devices:
+            os.close(device)
+        if self._control is not None:
+            self._control.close()
+
+    def _progress(self) -> Sequence[Progress]:
+        return [reader.progress for reader in self._readers]
+
+
+def _settle(device: int, *, io_uring: bool) -> Agreement:
+    """Answer INIT, the first message, before anybody else reads. Raises OSError, VersionUnsupported."""
+    buffer = bytearray(BUFFER_SIZE)
+    while True:
+        try:
+            length = os.readv(device, [buffer])
+        except InterruptedError:
+            continue
+        try:
+            init = parse_message(memoryview(buffer)[:length])
+        except MalformedMessage as exc:
+            raise OSError(errno.EPROTO, f"the kernel's INIT is malformed: {exc}") from exc
+        if not isinstance(init, events.Init):
+            send(device, init.head.unique, errno.EIO, b"")
+            continue
+        try:
+            agreement = negotiate(init, io_uring=io_uring)
+        except VersionUnsupported:
+            send(device, init.head.unique, errno.EPROTO, b"")
+            raise
+        send(device, init.head.unique, 0, agreement.reply)
+        if agreement.settled:
+            return agreement
+
+
+def _raise_read_ahead(minor: int) -> None:
+    """Root only; a plain user's mount keeps the kernel's default."""
+    try:
+        Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
+    except OSError as exc:
+        log.info("read-ahead stays at the kernel's default: %s", exc.strerror)
