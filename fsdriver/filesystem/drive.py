@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fsdriver.content import plain_size
-from fsdriver.device import Notifier
 from fsdriver.errors import NodeVanished, ViewRefused
 from fsdriver.filesystem.copies import Copies
 from fsdriver.filesystem.filekeys import FileKeys
+from fsdriver.filesystem.kernel import KernelLink
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.filesystem.recorder import Recorder
 from fsdriver.identity import Caller, Callers
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode, InodeTable
+from fsdriver.nodes.openfile import DirectoryHandle, DropIn, Handle, OpenFile
 from fsdriver.protocol import Attr, attr_from_stat, replies
 from fsdriver.views import Views
 from policy import Action, Label, View
@@ -47,7 +48,7 @@ class Drive:
     files: OpenFiles
     recorder: Recorder
     copies: Copies
-    kernel: Notifier
+    kernel: KernelLink
     now: Callable[[], float]
     handles: dict[int, Handle | DropIn | DirectoryHandle] = field(default_factory=dict)
     next_fh: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)

@@ -4,7 +4,8 @@ import errno
 import os
 
 from fsdriver.errors import NodeVanished
-from fsdriver.filesystem.drive import ATTR_TIMEOUT, STATE_DIRECTORY, Asker, Drive
+from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.drive import ATTR_TIMEOUT, STATE_DIRECTORY, Drive
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies
 

@@ -40,9 +40,11 @@ class Recorder:
     ) -> None:
         """Keep one record; with `durable` it has reached the disk on return."""
         file = None
-        if inode is not None or path is not None:
+        if path is None and inode is not None:
+            path = self._directories.path(inode)
+        if path is not None:
             file = FilePath(
-                path=path if path is not None or inode is None else self._directories.path(inode),
+                path=path,
                 id=inode.file_id.hex() if inode is not None and inode.file_id is not None else "",
                 label=label,
                 generation=generation,
