@@ -1,0 +1,28 @@
+"""The sealed file format and random access to it (docs/format.md)."""
+
+from fsdriver.content.header import Header
+from fsdriver.content.keys import FileKey
+from fsdriver.content.offsets import CHUNK_SIZE, HEADER_SIZE, OVERHEAD, plain_size, sealed_size
+from fsdriver.content.redo import Group, Redo, RedoLog, Replayed
+from fsdriver.content.sealed_file import SealedFile, read_first
+from fsdriver.content.wraps import WrapAlgorithm, WrapSlot, unwrap, wrap
+
+__all__ = [
+    "CHUNK_SIZE",
+    "HEADER_SIZE",
+    "OVERHEAD",
+    "FileKey",
+    "Group",
+    "Header",
+    "Redo",
+    "RedoLog",
+    "Replayed",
+    "SealedFile",
+    "WrapAlgorithm",
+    "WrapSlot",
+    "plain_size",
+    "read_first",
+    "sealed_size",
+    "unwrap",
+    "wrap",
+]
