@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fsdriver.device import ring
 from fsdriver.device.dispatch import Dispatcher, Handler
 from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, unmount
 from fsdriver.device.notify import Notifier
 from fsdriver.device.pool import Pool
 from fsdriver.device.progress import Progress
 from fsdriver.device.reader import BUFFER_SIZE, Reader, clone, send
+from fsdriver.device.uring import DEPTH, RingServer, queues_by_cpu
 from fsdriver.device.watchdog import Control, ControlUnavailable, Watchdog
 from fsdriver.protocol import Agreement, MalformedMessage, VersionUnsupported, events, negotiate, parse_message
 
@@ -38,19 +40,22 @@ class Session:
         source: str = "grantfs",
         io_uring: bool = True,
         readers: int = 2,
+        depth: int = DEPTH,
         late_answers: int = 256,
         hang_limit: float | None = 60.0,
         exec_allowed: bool = False,
         allow_other: bool | None = None,
     ) -> None:
-        """`io_uring`: use it where the kernel offers it. `late_answers`: how many `Later` may run at once.
+        """`io_uring`: use it where the kernel offers it, with `depth` entries a queue; else `readers` threads.
 
-        `hang_limit`: seconds after which a hung connection is aborted; None: never.
+        `late_answers`: how many `Later` may run at once; `hang_limit`: seconds after which a hung connection is
+        aborted, None: never; `allow_other` None: as root yes, as a plain user no.
         """
         self._point = point
         self._source = source
         self._want_io_uring = io_uring
         self._reader_count = readers
+        self._depth = depth
         self._hang_limit = hang_limit
         self._exec_allowed = exec_allowed
         self._allow_other = allow_other
@@ -58,6 +63,7 @@ class Session:
         self._dispatcher = Dispatcher(handler, self._pool)
         self._mounted: Mounted | None = None
         self._readers: list[Reader] = []
+        self._rings: list[RingServer] = []
         self._devices: list[int] = []
         self._control: Control | None = None
         self._watchdog: Watchdog | None = None
@@ -74,7 +80,7 @@ class Session:
         self._mounted = mounted
         self._devices.append(mounted.device)
         try:
-            self.agreement = _settle(mounted.device, io_uring=self._want_io_uring)
+            self.agreement = _settle(mounted.device, io_uring=self._want_io_uring and ring.available())
             self._serve(mounted)
         except BaseException as exc:
             self.stop(release=True)
@@ -85,14 +91,15 @@ class Session:
     def _serve(self, mounted: Mounted) -> None:
         self.notifier = Notifier(mounted.device, self.agreement)
         self.notifier.start()
-        for number in range(self._reader_count):
+        self.transport = "io_uring" if self.agreement.io_uring and self._start_rings(mounted.device) else "/dev/fuse"
+        # With io_uring only FORGET and INTERRUPT come by /dev/fuse: one reader is enough.
+        for number in range(1 if self._rings else self._reader_count):
             device = clone(mounted.device) if number else mounted.device
             if number:
                 self._devices.append(device)
             reader = Reader(device, self._dispatcher, number)
             self._readers.append(reader)
             reader.start()
-        self.transport = "/dev/fuse"
         _raise_read_ahead(mounted.minor)
         try:
             self._control = Control(mounted.minor)
@@ -102,6 +109,33 @@ class Session:
         if self._hang_limit is not None:
             self._watchdog = Watchdog(self._control, self._progress, lambda: self._dispatcher.waiting, self._hang_limit)
             self._watchdog.start()
+
+    def _start_rings(self, device: int) -> bool:
+        """False, and nothing left, where a ring cannot be made: the kernel then goes on using /dev/fuse."""
+        self._rings = [
+            RingServer(cpu, queues, device, self._dispatcher, self._depth) for cpu, queues in queues_by_cpu().items()
+        ]
+        for server in self._rings:
+            server.start()
+        for server in self._rings:
+            server.registered.wait()
+        failed = [server.failed for server in self._rings if server.failed]
+        if failed:
+            log.warning("io_uring cannot be used, /dev/fuse is: %s", failed[0])
+            self._end_rings(time.monotonic() + 1.0)
+        return not failed
+
+    def _end_rings(self, deadline: float) -> bool:
+        for server in self._rings:
+            server.stop()
+        for server in self._rings:
+            server.join(max(0.1, deadline - time.monotonic()))
+        alive = [server for server in self._rings if server.is_alive()]
+        for server in self._rings:
+            if server not in alive:
+                server.close()
+        self._rings = alive
+        return not alive
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until the connection ended (unmounted or aborted by whomever): True; False after `timeout` seconds."""
@@ -148,12 +182,13 @@ class Session:
             self.notifier.stop()
             self.notifier.join(max(0.1, deadline - time.monotonic()))
         self._pool.close(max(0.1, deadline - time.monotonic()))
+        rings_ended = self._end_rings(deadline)
         threads: list[threading.Thread] = [*self._readers]
         if self._watchdog is not None:
             threads.append(self._watchdog)
         for thread in threads:
             thread.join(max(0.1, deadline - time.monotonic()))
-        if any(thread.is_alive() for thread in threads):
+        if not rings_ended or any(thread.is_alive() for thread in threads):
             # Still in use by programs that hold files open (a lazy unmount): closing under a reader would not end it.
             log.warning("%s: still served for programs that hold files open", self._point)
             return
@@ -163,7 +198,7 @@ class Session:
             self._control.close()
 
     def _progress(self) -> Sequence[Progress]:
-        return [reader.progress for reader in self._readers]
+        return [*(reader.progress for reader in self._readers), *(server.progress for server in self._rings)]
 
 
 def _settle(device: int, *, io_uring: bool) -> Agreement:

@@ -1,7 +1,7 @@
 """A tiny filesystem in memory behind the Handler contract, to try both transports with.
 
-Three names behave oddly in any directory: reading `slow` waits for `release` as a `Later` should, reading `stuck` blocks
-its thread until `release` as no handler should, reading `broken` is a bug.
+Some names behave oddly in any directory: reading `slow` waits for `release` as a `Later` should, reading `stuck` blocks
+its thread until `release` as no handler should, reading `broken` is a bug, `direct` is not cached.
 """
 
 import errno
@@ -68,7 +68,8 @@ class MemoryFilesystem:
         method = self._table.get(event.__class__)
         if method is None:
             raise OSError(errno.ENOSYS, "no such operation")
-        return method(event, out)
+        answer: Answer = method(event, out)
+        return answer
 
     def known(self) -> dict[int, int]:
         """Nodes other than the root that the kernel still counts."""
