@@ -5,6 +5,7 @@ with AT_STATX_DONT_SYNC, so a program that lies on this drive, or on a disk that
 Nothing here but `open_maps` leads to the process's mmap lock, which a page fault may hold while it waits for our READ.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -81,11 +82,10 @@ class Process:
         self._pagemap = self.directory = -1
         self.pid = pid
         self.directory = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        # Where the kernel hides it, same_memory() is never true, so nothing is remembered about the process.
+        with contextlib.suppress(PermissionError):
             # Through the thread that asks: the first thread of a process may have ended before the others.
             self._pagemap = os.open(f"task/{tid}/pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory)
-        except PermissionError:
-            pass  # same_memory() is then never true, so nothing is remembered about it
 
     def __del__(self) -> None:
         for fd in (self.directory, self._pagemap):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fsdriver.identity.files import Files
 
-# -I: no PYTHON* variables, no user site, no script directory in sys.path. Of other interpreters nothing like it is known.
+# -I: no PYTHON* variables, no user site, no script directory in sys.path. Other interpreters have nothing like it.
 _ISOLATED = re.compile(rb"#! ?(/\S*/python3?(?:\.\d+)?) (-[sSEbBu]*I[sSEbBu]*)")
 
 
