@@ -440,6 +440,14 @@ class SealedFile:
             self._drop_kept()
             os.close(self._fd)
 
+    def detach(self) -> None:
+        """Flushes and gives the descriptor back to the caller; the object is of no use after it, and its keys go with
+        it. Raises what the flush raises, the descriptor is given back all the same."""
+        try:
+            self.flush()
+        finally:
+            self._drop_kept()
+
     def _prepare(self) -> None:
         """Brings disk and memory to where a change may begin, after an earlier failure or crash."""
         self._check_writable()

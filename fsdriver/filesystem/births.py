@@ -28,9 +28,11 @@ class Births:
         self._redo = redo
 
     def seal_new(
-        self, name: bytes, directory: int, mode: int, head: InHeader, label: Label, asker: Asker, path: str
+        self, name: bytes, directory: int, mode: int, head: InHeader, label: Label, asker: Asker, path: str, *, store_path: bytes = b"",
     ) -> tuple[int, SealedFile]:
-        """A new sealed file called `name` in the directory behind `directory`, owned by the caller, empty, on its way.
+        """A new sealed file called `name` in the directory behind `directory`, owned by the caller, empty.
+
+        `path` is where it will lie in the drive; `store_path` where it lies now, if that is elsewhere.
 
         Errors: FileExistsError; MustWait and the lease errors before anything was made.
         """
@@ -49,7 +51,7 @@ class Births:
                 label=label.id,
                 slots=(slot,),
                 redo=self._redo,
-                path=os.fsencode(path.lstrip("/")),
+                path=store_path or os.fsencode(path.lstrip("/")),
             )
         except BaseException:
             os.close(fd)

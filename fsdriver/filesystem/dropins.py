@@ -18,7 +18,7 @@ from fsdriver.content import MAGIC, Header, is_whole
 from fsdriver.errors import FsError, NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
-from fsdriver.filesystem.drive import VIEW_NAMES, Drive
+from fsdriver.filesystem.drive import STATE_DIRECTORY, VIEW_NAMES, Drive
 from fsdriver.nodes.inode import CIPHER, Inode
 from fsdriver.nodes.openfile import DropIn, OpenFile
 from fsdriver.protocol import abi, events, replies
@@ -73,7 +73,14 @@ class DropIns:
         found = drive.stat(inode)
         temporary = secrets.token_hex(12).encode()
         fd, sealed = self._births.seal_new(
-            temporary, self._incoming, found.st_mode, event.head, self._higher(label, place), asker, path
+            temporary,
+            self._incoming,
+            found.st_mode,
+            event.head,
+            self._higher(label, place),
+            asker,
+            path,
+            store_path=STATE_DIRECTORY + b"/" + INCOMING + b"/" + temporary,
         )
         os.fchmod(fd, stat.S_IMODE(found.st_mode))
         os.fchown(fd, found.st_uid, found.st_gid)
@@ -182,6 +189,7 @@ class DropIns:
         os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
         dropin.temporary = None
         drive.inodes.placed(dropin.file.inode, dropin.parent, dropin.name)
+        drive.files.moved(dropin.file.inode)
         drive.kernel.inval_entry(dropin.parent.nodeid(), dropin.name)
 
     # ---- a sealed file comes back ------------------------------------------------------------------------------

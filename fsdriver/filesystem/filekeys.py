@@ -4,10 +4,12 @@ A label whose keys stay on the server (`per_file`) asks for every single open. T
 done in a reader or ring thread: `MustWait` sends the request to the pool.
 """
 
+from collections.abc import Callable
+
 from fsdriver.content import FileKey, Header, WrapAlgorithm, WrapSlot, wrap
 from fsdriver.errors import FsError, GrantRefused, HeaderDamaged
 from fsdriver.filesystem.asker import Asker, MustWait
-from fsdriver.keyclient import KeyClient
+from fsdriver.grants import Grants
 from fsdriver.leases import Leases
 from fsdriver.views import Views
 from keyserver.messages import FileFacts, GrantRequest, ProgramClaim
@@ -15,13 +17,16 @@ from policy import Action, Label
 
 
 class FileKeys:
-    """Where file keys come from. Thread-safe."""
+    """Where file keys come from. Thread-safe. `now` is the server's clock."""
 
-    def __init__(self, leases: Leases, client: KeyClient, views: Views, company: bytes) -> None:
+    def __init__(
+        self, leases: Leases, grants: Grants, views: Views, company: bytes, now: Callable[[], float]
+    ) -> None:
         self._leases = leases
-        self._client = client
+        self._grants = grants
         self._views = views
         self._company = company
+        self._now = now
 
     def of(self, header: Header, label: Label, asker: Asker, action: Action, path: str) -> FileKey:
         """The key of an existing file.
@@ -32,7 +37,7 @@ class FileKeys:
         if slot is None:
             raise HeaderDamaged("the header holds no file key that this program can open")
         if not label.per_file:
-            lent = self._leases.key_for(label.id, slot.version, self._client.now())
+            lent = self._leases.key_for(label.id, slot.version, self._now())
             return header.unwrap(slot, bytes(lent.secret))
         key, _ = self._granted(label, header.file_id, asker, action, path, slot)
         return key
@@ -44,7 +49,7 @@ class FileKeys:
         if label is None or label.per_file or slot is None:
             return None
         try:
-            return header.unwrap(slot, bytes(self._leases.key_for(label.id, slot.version, self._client.now()).secret))
+            return header.unwrap(slot, bytes(self._leases.key_for(label.id, slot.version, self._now()).secret))
         except FsError:
             return None
 
@@ -57,7 +62,7 @@ class FileKeys:
 
     def wrapped(self, label: Label, key: FileKey, file_id: bytes) -> WrapSlot:
         """A file key under the newest key of a label that is lent. Errors: LeaseMissing, LeaseExpired."""
-        lent = self._leases.key_for(label.id, None, self._client.now())
+        lent = self._leases.key_for(label.id, None, self._now())
         return wrap(
             key,
             bytes(lent.secret),
@@ -88,7 +93,7 @@ class FileKeys:
                 clean=facts.clean,
                 jit=facts.jit,
             )
-        granted = self._client.grant(
+        granted = self._grants.grant(
             GrantRequest(
                 bundle=self._views.policy,
                 person=person,
@@ -100,8 +105,8 @@ class FileKeys:
                 wrapped=slot.wrapped if slot is not None else b"",
             )
         )
-        key = FileKey(granted.secret)
-        wrapped = WrapSlot(WrapAlgorithm.LABEL_KEY, bytes.fromhex(granted.key_id), granted.version, granted.wrapped)
+        key = FileKey(bytes(granted.secret))
+        wrapped = WrapSlot(WrapAlgorithm.LABEL_KEY, granted.key_id, granted.version, granted.wrapped)
         return key, wrapped
 
 

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 
-from fsdriver.content import describe
+from fsdriver.content.facts import describe
 from fsdriver.errors import NotSupported
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import Drive
