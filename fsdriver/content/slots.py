@@ -261,7 +261,7 @@ class Slots:
             )
 
     def batches(self) -> Iterator[int]:
-        """Opens every chunk that the commit covers, yielding what each batch adds to the sum; ends when all chunks verified."""
+        """Opens every chunk that the commit covers, yielding what each batch adds to the sum."""
         per_batch = max(1, scratch.SIZE // self._stride)
         plain = memoryview(bytearray(self._chunk))
         index = 0
