@@ -141,7 +141,9 @@ def main() -> None:
         folder = Path(name)
         for request in (4096, 128 * 1024, MIB):
             print_row(
-                f"sequential write, {request // 1024} KiB", median(lambda r=request: write_sequential(folder, r)), "MB/s"
+                f"sequential write, {request // 1024} KiB",
+                median(lambda r=request: write_sequential(folder, r)),
+                "MB/s",
             )
         for request in (4096, 128 * 1024, MIB):
             print_row(
