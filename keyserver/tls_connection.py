@@ -90,14 +90,14 @@ class Connection(http.client.HTTPConnection):
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
         super().__init__(host, port)
-        self._context = context
+        self.context = context
 
     def connect(self) -> None:
         raw = socket.create_connection((self.host, self.port), timeout=_left(self.deadline))
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw.settimeout(_left(self.deadline))
-            wrapped = self._context.wrap_socket(raw, server_hostname=self.host)
+            wrapped = self.context.wrap_socket(raw, server_hostname=self.host)
         except BaseException:
             raw.close()
             raise
@@ -144,6 +144,8 @@ class Connections:
         self.port = parts.port or 443
         self._context = context
         self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._aborted = False
         self._lock = threading.Lock()
 
     def exchange(
@@ -161,11 +163,14 @@ class Connections:
                 # every request of the contract may be repeated.
                 if not reused:
                     raise
-                connection = Connection(self.host, self.port, self._context)
+                self._release(connection)
+                connection = self._new()
                 return self._once(connection, deadline, method, path, body, headers)
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._release(connection)
 
     def _once(
         self,
@@ -190,14 +195,19 @@ class Connections:
 
     def stream(self, path: str, timeout: float, headers: dict[str, str]) -> tuple[Connection, http.client.HTTPResponse]:
         """A connection of its own and the answer, its body not yet read."""
-        connection = Connection(self.host, self.port, self._context)
+        connection = self._new()
         try:
             connection.set_deadline(monotonic() + timeout)
             connection.request("GET", path, None, headers)
             return connection, connection.getresponse()
         except BaseException:
-            connection.close()
+            self.end(connection)
             raise
+
+    def end(self, connection: Connection) -> None:
+        """Closes a connection that `stream` gave."""
+        connection.close()
+        self._release(connection)
 
     def use(self, context: ssl.SSLContext) -> None:
         """New connections take `context`; idle ones go."""
@@ -212,18 +222,42 @@ class Connections:
         for connection in idle:
             connection.close()
 
+    def abort(self) -> None:
+        """Ends everything: exchanges on other threads fail at once, and so do all later ones."""
+        with self._lock:
+            self._aborted = True
+            busy = list(self._busy)
+        for connection in busy:
+            connection.abort()
+        self.close()
+
     def _take(self) -> tuple[Connection, bool]:
         with self._lock:
-            idle = self._idle.pop() if self._idle else None
+            idle = self._idle.pop() if self._idle and not self._aborted else None
+            if idle is not None:
+                self._busy.add(idle)
         if idle is not None:
             if not idle.stale():
                 return idle, True
-            idle.close()
-        return Connection(self.host, self.port, self._context), False
+            self.end(idle)
+        return self._new(), False
+
+    def _new(self) -> Connection:
+        with self._lock:
+            if self._aborted:
+                raise ConnectionAbortedError("the client was closed")
+            connection = Connection(self.host, self.port, self._context)
+            self._busy.add(connection)
+            return connection
+
+    def _release(self, connection: Connection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
 
     def _give_back(self, connection: Connection) -> None:
         with self._lock:
-            if len(self._idle) < MAX_IDLE and connection._context is self._context:
+            self._busy.discard(connection)
+            if len(self._idle) < MAX_IDLE and connection.context is self._context and not self._aborted:
                 self._idle.append(connection)
                 return
         connection.close()
