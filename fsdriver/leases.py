@@ -23,7 +23,8 @@ ROLLBACK_TOLERANCE = 1.0
 
 
 class LabelKey(NamedTuple):
-    """One version of a label's key. Ask for it anew for every use; it ends with its lease."""
+    """One version of a label's key. Asked for anew at every use: once its lease has ended, `bytes(secret)` raises
+    keyserver.sealing.SealingError."""
 
     key_id: bytes
     version: int

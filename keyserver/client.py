@@ -207,11 +207,12 @@ class AgentClient:
                 try:
                     raise _failure(response.status, response.read(1 << 16))
                 finally:
-                    connection.close()
-        return EventStream(self._url, connection, response)
+                    self._connections.end(connection)
+        return EventStream(self._url, self._connections, connection, response)
 
     def close(self) -> None:
-        self._connections.close()
+        """For good: calls and streams on other threads end at once with Unreachable, and so do later ones."""
+        self._connections.abort()
 
     def _call(self, path: str, request: m.Message, answer: type[Answer], timeout: float) -> Answer:
         return _post(self._connections, path, request, answer, timeout)
@@ -221,13 +222,16 @@ class AgentClient:
 
 
 class EventStream:
-    """Iterates over PushEvents until the connection ends; `close` from any thread ends it.
+    """Iterates over PushEvents until the connection ends, which AgentClient.close brings about from any thread.
 
     Raises Unreachable when the connection breaks or is silent for EVENT_SILENCE seconds.
     """
 
-    def __init__(self, url: str, connection: Connection, response: http.client.HTTPResponse) -> None:
+    def __init__(
+        self, url: str, connections: Connections, connection: Connection, response: http.client.HTTPResponse
+    ) -> None:
         self._url = url
+        self._connections = connections
         self._connection = connection
         self._response = response
 
@@ -246,16 +250,14 @@ class EventStream:
                     yield _decode(b"\n".join(data), m.PushEvent)
                     data = []
 
-    def close(self) -> None:
-        self._connection.abort()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._connection.close()
+        self._response.close()
+        self._connections.end(self._connection)
 
 
 def _post(connections: Connections, path: str, request: m.Message, answer: type[Answer], timeout: float) -> Answer:

@@ -86,29 +86,39 @@ class Connection(http.client.HTTPConnection):
     """One connection. `deadline` (monotonic) is set before each exchange."""
 
     deadline: float
-    sock: _DeadlineSocket
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
         super().__init__(host, port)
-        self._context = context
+        self.context = context
+        # http.client drops its own reference once an answer says that the connection ends with it.
+        self.tls: _DeadlineSocket | None = None
 
     def connect(self) -> None:
         raw = socket.create_connection((self.host, self.port), timeout=_left(self.deadline))
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw.settimeout(_left(self.deadline))
-            wrapped = self._context.wrap_socket(raw, server_hostname=self.host)
+            wrapped = self.context.wrap_socket(raw, server_hostname=self.host)
         except BaseException:
             raw.close()
             raise
         assert isinstance(wrapped, _DeadlineSocket)
-        self.sock = wrapped
+        self.sock = self.tls = wrapped
         self.set_deadline(self.deadline)
 
     def set_deadline(self, deadline: float) -> None:
         self.deadline = deadline
-        if self.sock is not None:
-            self.sock.deadline = deadline
+        if self.tls is not None:
+            self.tls.deadline = deadline
+
+    def send_request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> None:
+        try:
+            self.request(method, path, body, headers)
+        except (ConnectionError, ssl.SSLEOFError):
+            # With TLS 1.3 a refused client certificate is told after the handshake: perhaps before it hung up.
+            if self.tls is not None:
+                self.tls.recv(1)
+            raise
 
     def stale(self) -> bool:
         """An idle connection with something to read was closed by the server (or is out of step)."""
@@ -118,10 +128,10 @@ class Connection(http.client.HTTPConnection):
 
     def abort(self) -> None:
         """Ends the connection under a thread that may be reading it: that thread sees the end of the stream."""
-        if self.sock is not None:
+        if self.tls is not None:
             # SSLSocket.shutdown would drop the TLS state the reader is using.
             try:
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self.tls, socket.SHUT_RDWR)
             except OSError:
                 return
 
@@ -144,6 +154,8 @@ class Connections:
         self.port = parts.port or 443
         self._context = context
         self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._aborted = False
         self._lock = threading.Lock()
 
     def exchange(
@@ -161,10 +173,11 @@ class Connections:
                 # every request of the contract may be repeated.
                 if not reused:
                     raise
-                connection = Connection(self.host, self.port, self._context)
+                self._release(connection)
+                connection = self._new()
                 return self._once(connection, deadline, method, path, body, headers)
         except BaseException:
-            connection.close()
+            self.end(connection)
             raise
 
     def _once(
@@ -177,27 +190,32 @@ class Connections:
         headers: dict[str, str],
     ) -> tuple[int, bytes]:
         connection.set_deadline(deadline)
-        connection.request(method, path, body, headers)
+        connection.send_request(method, path, body, headers)
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
         if len(data) > MAX_ANSWER:
             raise http.client.HTTPException(f"the answer is larger than {MAX_ANSWER} bytes")
         if response.will_close:
-            connection.close()
+            self.end(connection)
         else:
             self._give_back(connection)
         return response.status, data
 
     def stream(self, path: str, timeout: float, headers: dict[str, str]) -> tuple[Connection, http.client.HTTPResponse]:
         """A connection of its own and the answer, its body not yet read."""
-        connection = Connection(self.host, self.port, self._context)
+        connection = self._new()
         try:
             connection.set_deadline(monotonic() + timeout)
-            connection.request("GET", path, None, headers)
+            connection.send_request("GET", path, None, headers)
             return connection, connection.getresponse()
         except BaseException:
-            connection.close()
+            self.end(connection)
             raise
+
+    def end(self, connection: Connection) -> None:
+        """Closes a connection that is in use."""
+        connection.close()
+        self._release(connection)
 
     def use(self, context: ssl.SSLContext) -> None:
         """New connections take `context`; idle ones go."""
@@ -212,18 +230,42 @@ class Connections:
         for connection in idle:
             connection.close()
 
+    def abort(self) -> None:
+        """Ends everything: exchanges on other threads fail at once, and so do all later ones."""
+        with self._lock:
+            self._aborted = True
+            busy = list(self._busy)
+        for connection in busy:
+            connection.abort()
+        self.close()
+
     def _take(self) -> tuple[Connection, bool]:
         with self._lock:
-            idle = self._idle.pop() if self._idle else None
+            idle = self._idle.pop() if self._idle and not self._aborted else None
+            if idle is not None:
+                self._busy.add(idle)
         if idle is not None:
             if not idle.stale():
                 return idle, True
-            idle.close()
-        return Connection(self.host, self.port, self._context), False
+            self.end(idle)
+        return self._new(), False
+
+    def _new(self) -> Connection:
+        with self._lock:
+            if self._aborted:
+                raise ConnectionAbortedError("the client was closed")
+            connection = Connection(self.host, self.port, self._context)
+            self._busy.add(connection)
+            return connection
+
+    def _release(self, connection: Connection) -> None:
+        with self._lock:
+            self._busy.discard(connection)
 
     def _give_back(self, connection: Connection) -> None:
         with self._lock:
-            if len(self._idle) < MAX_IDLE and connection._context is self._context:
+            self._busy.discard(connection)
+            if len(self._idle) < MAX_IDLE and connection.context is self._context and not self._aborted:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -239,7 +281,7 @@ def presented_chain(url: str, timeout: float) -> list[x509.Certificate]:
     connection.set_deadline(monotonic() + timeout)
     connection.connect()
     try:
-        return [x509.load_der_x509_certificate(der) for der in _chain(connection.sock)]
+        return [x509.load_der_x509_certificate(der) for der in _chain(connection.tls)]
     finally:
         connection.close()
 

@@ -4,10 +4,10 @@ A slot's first 8 bytes are its *word*: the generation, with the top bit set for 
 index, the file id and the suite are associated data, so a chunk opens in its own place only.
 """
 
+import os
 import struct
 from collections.abc import Callable
 from hashlib import blake2b
-from os import urandom
 
 from cryptography.exceptions import InvalidTag
 
@@ -44,7 +44,7 @@ class ChunkSealer:
         Every piece but the last is a whole chunk, so that the slots touch.
         """
         encrypt, context, place = self._aead.encrypt_into, self._context, _PLACE.pack
-        nonces = urandom(NONCE_SIZE * len(pieces))
+        nonces = os.urandom(NONCE_SIZE * len(pieces))
         nonce_at = total = 0
         for piece in pieces:
             nonce = nonces[nonce_at : nonce_at + NONCE_SIZE]

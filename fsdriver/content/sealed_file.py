@@ -9,10 +9,10 @@ straight to their places: whole chunks appended above what any commit covers, an
 import errno
 import os
 from collections.abc import Callable, Sequence
-from threading import Lock
-from typing import NamedTuple, Self
+from contextlib import suppress
+from typing import Self
 
-from fsdriver.content import scratch
+from fsdriver.content import scratch, xattrs
 from fsdriver.content.backing import reserve, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.commit import SUM_MASK, Commit
@@ -29,52 +29,18 @@ from fsdriver.content.offsets import (
     chunk_count,
     sealed_size,
 )
+from fsdriver.content.plan import Plan, check_seals, plan
 from fsdriver.content.redo import Group, Redo
 from fsdriver.content.shared_lock import SharedLock
 from fsdriver.content.slots import ZEROS, Slots
+from fsdriver.content.space import TailSpace, is_short
 from fsdriver.content.wraps import WrapSlot
-from fsdriver.errors import FileDamaged, FormatUnknown, NotSupported
+from fsdriver.errors import FileDamaged, FormatUnknown
 
 DIRTY_MAX = 8 << 20
 """Plain bytes held in memory before they are settled."""
-SEALS_MAX = 1 << 32
-"""Chunks that one file key may seal: random 96-bit nonces allow no more (NIST SP 800-38D)."""
 _FIRST_READ = HEADER_SIZE + SUM_CHECKED_CHUNKS * (CHUNK_SIZE + OVERHEAD)
 _WIPES_MAX = 64
-
-
-class _Kept:
-    """How many sealed bytes all open files together keep from their opening read."""
-
-    LIMIT = 16 << 20
-    lock = Lock()
-    size = 0
-
-    @classmethod
-    def keep(cls, data: bytes) -> memoryview | None:
-        with cls.lock:
-            if cls.size + len(data) > cls.LIMIT:
-                return None
-            cls.size += len(data)
-        return memoryview(data)
-
-    @classmethod
-    def drop(cls, file: "SealedFile") -> None:
-        with cls.lock:
-            cls.size -= file._kept_size
-            file._kept_size = 0
-
-
-class _Plan(NamedTuple):
-    """A commit that is sealed and has to be placed; kept until that succeeded."""
-
-    commit: Commit
-    fresh: list[tuple[int, Buffer]]
-    """Images above what the last commit covers: (offset, bytes)."""
-    group: Group
-    """Everything else, the commit record last."""
-    logged: bool
-    """The group changes bytes that the last commit covers."""
 
 
 def read_first(fd: int, size: int) -> bytes:
@@ -111,14 +77,14 @@ class SealedFile:
         self._dirty: dict[int, bytearray] = {}
         self._wipes: list[tuple[int, int]] = []
         """Chunks whose slots become zeros at the next commit: first, after last."""
-        self._pending: _Plan | None = None
+        self._pending: Plan | None = None
         self._ticket: int | None = None
         """Redo group of `_pending`, once it is in the log."""
         self._cut = False
         """The file has to be cut after the next commit."""
         self._garbage = False
         """There may be bytes behind the placed slots; they go before anything is written there."""
-        self._kept_size = 0
+        self._tail = TailSpace(fd)
 
     # ---- opening ---------------------------------------------------------------------------------------------------
 
@@ -176,10 +142,7 @@ class SealedFile:
         if file._slots.count <= SUM_CHECKED_CHUNKS:
             if len(first) < sealed:
                 first = os.pread(fd, sealed, 0)
-            file._slots.kept = memoryview(first)
-            file._slots.check_kept(commit)
-            file._slots.kept = _Kept.keep(first)
-            file._kept_size = len(first) if file._slots.kept is not None else 0
+            file._slots.check_all(first, commit)
         else:
             file.verified = False
         return file
@@ -196,7 +159,7 @@ class SealedFile:
 
     @property
     def seals(self) -> int:
-        """Chunks sealed under this file key so far; at SEALS_MAX the file takes no more writes."""
+        """Chunks sealed under this file key so far; at plan.SEALS_MAX the file takes no more writes."""
         return self._seals
 
     @property
@@ -235,9 +198,9 @@ class SealedFile:
                 self._slots.read_into(offset, out)
             else:
                 self._read_pieces(offset, out)
-            if self._kept_size and offset + size == self.size:
+            if self._slots.kept is not None and offset + size == self.size:
                 # The kernel has the pages now.
-                self._drop_kept()
+                self._slots.kept.drop()
             return size
         finally:
             self._lock.leave_shared()
@@ -320,7 +283,8 @@ class SealedFile:
 
     def _verify_pass(self, let_changes_in: bool) -> bool:
         with self._lock:
-            self._prepare()
+            if self._pending is not None or self._cut:
+                self._settle()
         self._lock.enter_shared()
         try:
             commit = self._commit
@@ -340,7 +304,8 @@ class SealedFile:
     # ---- changing --------------------------------------------------------------------------------------------------
 
     def write(self, offset: int, data: Buffer) -> int:
-        """Writes all of `data` at `offset` (it is copied or placed before this returns) and returns its length.
+        """Writes `data` at `offset` and returns how many bytes of it are written (copied or placed): fewer than all
+        when the disk fills up on the way.
 
         Bytes between the end of the file and `offset` become zeros. Raises OSError (ENOSPC, EFBIG ...).
         """
@@ -357,10 +322,16 @@ class SealedFile:
             if inside:
                 self._overwrite(offset, data[:inside])
             if inside < len(data):
-                self._append(data[inside:])
+                try:
+                    self._append(data[inside:])
+                except OSError:
+                    if self.size == offset:
+                        raise
             if len(self._dirty) * self._chunk > DIRTY_MAX:
-                self._settle()
-            return len(data)
+                # What fails here is kept, tried again by the next change or flush, and raised there.
+                with suppress(OSError):
+                    self._settle()
+            return min(len(data), self.size - offset)
 
     def truncate(self, size: int) -> None:
         """Makes the file `size` bytes long. Shrinking commits at once."""
@@ -432,6 +403,14 @@ class SealedFile:
             if self._redo and ticket is not None:
                 self._redo.end(ticket)
 
+    def seal_xattr(self, name: bytes, value: bytes) -> bytes:
+        """The value of an extended attribute as it lies in the store."""
+        return xattrs.seal(self._keys, self.header.file_id, name, value)
+
+    def open_xattr(self, name: bytes, sealed: bytes) -> bytes:
+        """The value in a sealed extended attribute. Raises FileDamaged."""
+        return xattrs.open_sealed(self._keys, self.header.file_id, name, sealed)
+
     def close(self) -> None:
         """Flushes and closes the descriptor. Raises what the flush raises, the descriptor is closed all the same."""
         try:
@@ -456,12 +435,12 @@ class SealedFile:
         if self._garbage:
             os.ftruncate(self._fd, self._slots.end())
             self._garbage = False
-        if self._kept_size:
-            self._drop_kept()
+        self._drop_kept()
 
     def _drop_kept(self) -> None:
-        self._slots.kept = None
-        _Kept.drop(self)
+        if self._slots.kept is not None:
+            self._slots.kept.drop()
+            self._slots.kept = None
 
     def _append(self, data: memoryview) -> None:
         chunk = self._chunk
@@ -470,8 +449,9 @@ class SealedFile:
             if index == self._slots.count:
                 self._append_placed(index, have, data)
                 return
-            plain = self._own(index) if have else self._dirty.setdefault(index, bytearray())
             part = data[: chunk - have]
+            self._need_space(index, have + len(part))
+            plain = self._own(index) if have else self._dirty.setdefault(index, bytearray())
             plain += part
             self.size += len(part)
             data = data[len(part) :]
@@ -482,6 +462,7 @@ class SealedFile:
         tail = self._dirty.get(index)
         size = len(data)
         if have + size < chunk:
+            self._need_space(index, have + size)
             if tail is None:
                 self._dirty[index] = bytearray(data)
             else:
@@ -495,7 +476,10 @@ class SealedFile:
             pieces.append(b"".join((tail, data[:at])))
         pieces += [data[start : start + chunk] for start in range(at, size - chunk + 1, chunk)]
         whole = len(pieces)
-        self._check_seals(whole)
+        check_seals(self._seals + whole)
+        rest = have + size - whole * chunk
+        if rest:
+            self._need_space(index + whole, rest)
         stride = chunk + OVERHEAD
         per_write = scratch.SIZE // stride
         total = 0
@@ -515,9 +499,8 @@ class SealedFile:
         slots.count += whole
         self._dirty.pop(index, None)
         self.size += size
-        rest = index + whole
-        if rest * chunk < self.size:
-            self._dirty[rest] = bytearray(data[size - (self.size - rest * chunk) :])
+        if rest:
+            self._dirty[index + whole] = bytearray(data[size - rest :])
 
     def _overwrite(self, offset: int, data: memoryview) -> None:
         chunk, dirty = self._chunk, self._dirty
@@ -526,7 +509,7 @@ class SealedFile:
             part = data[: chunk - skip]
             if len(part) == min(chunk, self.size - index * chunk) and index not in dirty:
                 if self._run_at(index) is not None:
-                    self._slots.holes.carve(index, index + 1)
+                    self._fill(index)
                 dirty[index] = bytearray(part)
             else:
                 self._own(index)[skip : skip + len(part)] = part
@@ -542,10 +525,21 @@ class SealedFile:
             if holes.find(index) is None:
                 content = self._slots.load(index)
             if content is None:
-                holes.carve(index, index + 1)
+                self._fill(index)
                 content = ZEROS[: self._chunk]
             plain = self._dirty[index] = bytearray(content)
         return plain
+
+    def _fill(self, index: int) -> None:
+        """Takes a chunk out of the hole it lies in; the caller makes it dirty."""
+        if is_short(self._fd):
+            reserve(self._fd, self._slots.offset(index), self._chunk + OVERHEAD)
+        self._slots.holes.carve(index, index + 1)
+
+    def _need_space(self, index: int, size: int) -> None:
+        """Raises ENOSPC now rather than at flush if `size` bytes of the last chunk, `index`, will not fit."""
+        start = self._slots.offset(index)
+        self._tail.need(start, start + OVERHEAD + size, start + OVERHEAD + self._chunk)
 
     def _zero(self, start: int, end: int) -> None:
         while start < end:
@@ -562,6 +556,8 @@ class SealedFile:
         if last > index:
             # The backing says now what it cannot hold (EFBIG).
             os.ftruncate(self._fd, sealed_size(size, chunk))
+        if rest:
+            self._need_space(last, rest)
         if have:
             plain = self._own(index)
             plain += ZEROS[: min(chunk, size - index * chunk) - have]
@@ -586,6 +582,7 @@ class SealedFile:
         del plain[rest:]
         for index in [index for index in self._dirty if index >= keep]:
             del self._dirty[index]
+        self._tail.forget()
         slots.holes.carve(keep, chunk_count(self.size, chunk))
         self._wipes = [(first, min(after, keep)) for first, after in self._wipes if first < keep]
         self._sum = (self._sum - dropped) & SUM_MASK
@@ -602,6 +599,7 @@ class SealedFile:
         self._wipes.clear()
         self._slots.holes.clear()
         self._pending = None
+        self._tail.forget()
         self._slots.count = self._sum = self.size = 0
         self._slots.short = (-1, 0)
         if self.dirty or self._ticket is not None:
@@ -629,47 +627,22 @@ class SealedFile:
         if self._pending is not None:
             self._place(self._pending, durable)
 
-    def _plan(self) -> _Plan:
-        slots, chunk = self._slots, self._chunk
+    def _plan(self) -> Plan:
         if self._garbage:
-            os.ftruncate(self._fd, slots.end())
+            os.ftruncate(self._fd, self._slots.end())
             self._garbage = False
-        generation = self._commit.generation + 1
-        wipes = _union(self._wipes, slots.count)
-        total = self._sum - sum(slots.added_by(first, after) for first, after in wipes)
-        markers = sorted(slots.holes.fresh)
-        dirty = sorted(self._dirty)
-        for index in (*dirty, *markers):
-            if index < slots.count and not any(first <= index < after for first, after in wipes):
-                total -= slots.added_at(index)
-        seals = len(dirty) + len(markers)
-        self._check_seals(seals)
-        covered: list[tuple[int, Buffer]] = []
-        # Where slots are zeroed first, every image has to come after that.
-        fresh: list[tuple[int, Buffer]] = covered if wipes else []
-        for indices in _neighbours(dirty, slots.base, scratch.SIZE // (chunk + OVERHEAD)):
-            pieces: list[Buffer] = [self._dirty[index] for index in indices]
-            image = memoryview(bytearray(len(pieces) * OVERHEAD + sum(map(len, pieces))))
-            total += slots.sealer.seal_into(image, 0, indices[0], generation, pieces)
-            (fresh if indices[0] >= slots.base else covered).append((slots.offset(indices[0]), image))
-        for index in markers:
-            marker, added = slots.sealer.seal_marker(index, generation, slots.holes.end_of(index) - index)
-            total += added
-            (fresh if index >= slots.base else covered).append((slots.offset(index), marker))
-        commit = Commit(generation, self.size, self._seals + seals, total & SUM_MASK)
-        sealed = sealed_size(self.size, chunk)
-        ends_in_hole = self.size and slots.holes.find((self.size - 1) // chunk) is not None
-        group = Group(
-            self.header.file_id,
+        return plan(
+            self._slots,
+            self.header,
+            self._keys,
             self.path,
-            [*covered, (COMMIT_AT, commit.seal(self.header, self._keys))],
-            [(slots.offset(first), (after - first) * (chunk + OVERHEAD)) for first, after in wipes],
-            extend_to=sealed if ends_in_hole else 0,
-            cut_to=sealed if self._cut else -1,
+            Commit(self._commit.generation, self.size, self._seals, self._sum),
+            self._dirty,
+            self._wipes,
+            cut=self._cut or self._tail.taken,
         )
-        return _Plan(commit, [] if wipes else fresh, group, logged=bool(covered))
 
-    def _place(self, plan: _Plan, durable: bool) -> None:
+    def _place(self, plan: Plan, durable: bool) -> None:
         for offset, image in plan.fresh:
             write_all(self._fd, image, offset)
         logged = self._redo is not None and (plan.logged or self._ticket is not None)
@@ -692,33 +665,7 @@ class SealedFile:
         self._dirty.clear()
         self._wipes.clear()
         self._cut = False
+        self._tail.forget()
         if self._redo is not None and ticket is not None:
             self._ticket = None
             self._redo.end(ticket)
-
-    def _check_seals(self, more: int) -> None:
-        if self._seals + more > SEALS_MAX:
-            raise NotSupported("the file key has sealed as much as it may: the file needs a new key")
-
-
-def _neighbours(indices: list[int], border: int, most: int) -> list[list[int]]:
-    """Sorted indices in groups of consecutive ones, at most `most` each; none lies on both sides of `border`."""
-    groups: list[list[int]] = []
-    for index in indices:
-        if groups and groups[-1][-1] == index - 1 and index != border and len(groups[-1]) < most:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
-
-
-def _union(ranges: list[tuple[int, int]], end: int) -> list[tuple[int, int]]:
-    """The same indices below `end` in ranges that are sorted and do not overlap."""
-    union: list[tuple[int, int]] = []
-    for first, after in sorted(ranges):
-        after = min(after, end)
-        if union and first <= union[-1][1]:
-            union[-1] = (union[-1][0], max(union[-1][1], after))
-        elif first < after:
-            union.append((first, after))
-    return union

@@ -12,6 +12,7 @@ from fsdriver.content.chunks import GENERATION_MASK, HOLE, ChunkSealer, word_at
 from fsdriver.content.commit import SUM_MASK, Commit
 from fsdriver.content.header import Header
 from fsdriver.content.holes import Holes
+from fsdriver.content.kept import Kept
 from fsdriver.content.keys import FileKeys
 from fsdriver.content.offsets import HEADER_SIZE, MARKER_SIZE, OVERHEAD, PREFIX_SIZE, TAG_SIZE
 from fsdriver.errors import ChunkForged, FileDamaged
@@ -30,7 +31,7 @@ class Slots:
         self._stride = header.chunk_size + OVERHEAD
         self.sealer = ChunkSealer(header, keys)
         self.holes = Holes()
-        self.kept: memoryview | None = None
+        self.kept: Kept | None = None
         """The whole file's sealed bytes, while they are known from opening it and nothing changed."""
         self.adopt(commit)
 
@@ -42,7 +43,6 @@ class Slots:
         """Chunks the commit covers, and chunks placed: those above `base` carry the next generation."""
         self.short = (self.whole, rest) if rest else (-1, 0)
         """The one chunk on disk that is not full, and its length."""
-        self.kept = None
 
     def offset(self, index: int) -> int:
         return HEADER_SIZE + index * self._stride
@@ -75,7 +75,7 @@ class Slots:
         size = (last - first) * stride + OVERHEAD + self.length(last)
         short, generation, base = self.short[0], self.generation, self.base
         buffer = None
-        if (kept := self.kept) is not None:
+        if self.kept is not None and (kept := self.kept.data) is not None:
             slots = kept[self.offset(first) :]
         else:
             buffer = scratch.take()
@@ -111,7 +111,7 @@ class Slots:
         return self.sealer.open(slot, index)
 
     def _read(self, offset: int, size: int) -> memoryview:
-        if (kept := self.kept) is not None:
+        if self.kept is not None and (kept := self.kept.data) is not None:
             return kept[offset : offset + size]
         data = os.pread(self._fd, size, offset)
         if len(data) < size:
@@ -235,13 +235,19 @@ class Slots:
                 index = max(index + 1, (found - HEADER_SIZE) // self._stride)
         return total
 
-    def check_kept(self, commit: Commit) -> None:
-        """Checks the sum over `kept`, without opening the chunks. Raises ChunkForged or FileDamaged."""
+    def check_all(self, sealed: bytes, commit: Commit) -> None:
+        """Checks the sum of a whole small file, whose bytes are `sealed`, without opening its chunks, and keeps it for
+        the first read. Raises ChunkForged or FileDamaged."""
+        self.kept = Kept(sealed)
         total, index = 0, 0
-        while index < self.count:
-            total += self.added_at(index)
-            index = self._step(index)
-        self.check_sum(total, commit)
+        try:
+            while index < self.count:
+                total += self.added_at(index)
+                index = self._step(index)
+            self.check_sum(total, commit)
+        except BaseException:
+            self.kept.drop()
+            raise
 
     def _step(self, index: int) -> int:
         """The index after the chunk or the hole that begins at `index`, which is checked to be one."""
@@ -261,7 +267,7 @@ class Slots:
             )
 
     def batches(self) -> Iterator[int]:
-        """Opens every chunk that the commit covers, yielding what each batch adds to the sum; ends when all chunks verified."""
+        """Opens every chunk that the commit covers, yielding what each batch adds to the sum."""
         per_batch = max(1, scratch.SIZE // self._stride)
         plain = memoryview(bytearray(self._chunk))
         index = 0

@@ -16,6 +16,7 @@ from fsdriver.device import ring
 from fsdriver.device.dispatch import Dispatcher, Handler
 from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, unmount
 from fsdriver.device.notify import Notifier
+from fsdriver.device.nudge import Nudger
 from fsdriver.device.pool import Pool
 from fsdriver.device.progress import Progress
 from fsdriver.device.reader import BUFFER_SIZE, Reader, clone, send
@@ -64,6 +65,7 @@ class Session:
         self._mounted: Mounted | None = None
         self._readers: list[Reader] = []
         self._rings: list[RingServer] = []
+        self._nudger: Nudger | None = None
         self._devices: list[int] = []
         self._control: Control | None = None
         self._watchdog: Watchdog | None = None
@@ -112,8 +114,11 @@ class Session:
 
     def _start_rings(self, device: int) -> bool:
         """False, and nothing left, where a ring cannot be made: the kernel then goes on using /dev/fuse."""
+        self._nudger = Nudger(self._point.absolute())
+        self._nudger.start()
         self._rings = [
-            RingServer(cpu, queues, device, self._dispatcher, self._depth) for cpu, queues in queues_by_cpu().items()
+            RingServer(cpu, queues, device, self._dispatcher, self._nudger, self._depth)
+            for cpu, queues in queues_by_cpu().items()
         ]
         for server in self._rings:
             server.start()
@@ -126,6 +131,8 @@ class Session:
         return not failed
 
     def _end_rings(self, deadline: float) -> bool:
+        if self._nudger is not None:
+            self._nudger.stop()
         for server in self._rings:
             server.stop()
         for server in self._rings:

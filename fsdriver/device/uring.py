@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsdriver.device.dispatch import Dispatcher
+from fsdriver.device.nudge import Nudger
 from fsdriver.device.progress import Progress
 from fsdriver.device.ring import SLOT_SIZE, SLOTS, Ring
 from fsdriver.protocol import MAX_WRITE, MalformedMessage, abi, parse
@@ -48,12 +49,25 @@ _SLOT_WORDS = SLOT_SIZE // 8
 class Entry:
     """One header block and payload buffer, and the submission slot they always use."""
 
-    __slots__ = ("_iovec", "_server", "in_header", "op_header", "payload", "queue", "signed", "slot", "wide", "words")
+    __slots__ = (
+        "_iovec",
+        "_server",
+        "fresh",
+        "in_header",
+        "op_header",
+        "payload",
+        "queue",
+        "signed",
+        "slot",
+        "wide",
+        "words",
+    )
 
     def __init__(self, server: "RingServer", slot: int, queue: int) -> None:
         self._server = server
         self.slot = slot
         self.queue = queue
+        self.fresh = True
         header = mmap.mmap(-1, 4096)
         payload = mmap.mmap(-1, MAX_WRITE)
         view = memoryview(header)
@@ -82,7 +96,9 @@ class Entry:
 class RingServer(threading.Thread):
     """Serves `queues` from one ring, pinned to `cpu` where that is possible, until the connection ends or `stop`."""
 
-    def __init__(self, cpu: int, queues: Sequence[int], device: int, dispatcher: Dispatcher, depth: int) -> None:
+    def __init__(
+        self, cpu: int, queues: Sequence[int], device: int, dispatcher: Dispatcher, nudger: Nudger, depth: int
+    ) -> None:
         super().__init__(name=f"ring-{cpu}", daemon=True)
         self.progress = Progress(self.name)
         self.registered = threading.Event()
@@ -92,13 +108,13 @@ class RingServer(threading.Thread):
         self._queues = queues
         self._device = device
         self._dispatcher = dispatcher
+        self._nudger = nudger
         self._depth = depth
         self._posted: deque[tuple[Entry, int, bytes]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._woken = bytearray(8)
         self._stopped = False
         self._entries: list[Entry] = []
-        self._fresh: list[Entry] = []
         self._in_kernel = dict.fromkeys(queues, 0)
 
     def post(self, entry: Entry, error: int, body: bytes) -> None:
@@ -157,47 +173,47 @@ class RingServer(threading.Thread):
             *(0, 0, queue),
         )
         ring.submit(slot)
-        self._fresh.append(entry)
 
     def _serve(self, ring: Ring) -> None:
         enter, words, completions, cq_mask = ring.enter, ring.words, ring.completions, ring.cq_mask
         slot_words, submit = ring.slot_words, ring.submit
         serve, progress, entries = self._dispatcher.serve, self.progress, self._entries
-        pending = len(self._fresh) + 1
+        pending = len(entries) + 1
         # The first call only submits, so that the session learns when the queues are there.
         pending -= enter(pending, 0)
         self.registered.set()
         while not self._stopped:
-            for entry in self._fresh:
-                command = entry.slot * SLOT_SIZE + _SLOT_CMD_OP
-                ring.slots[command] = abi.IO_URING_CMD_COMMIT_AND_FETCH
-            self._fresh.clear()
             pending -= enter(pending, 1)
             progress.turn += 1
             head, tail = words[ring.cq_head], words[ring.cq_tail]
+            late, commits = 0, 0
             while head != tail:
                 at = (head & cq_mask) * 2
                 head = (head + 1) & 0xFFFFFFFF
                 slot, result = completions[at], completions[at + 1]
                 if slot == _WAKE_SLOT:
-                    pending += self._commit_posted(ring) + 1
+                    commits += self._commit_posted(ring)
                     submit(_WAKE_SLOT)
+                    pending += 1
                     continue
                 entry = entries[slot - 1]
                 if result & 0x80000000:
                     if self._lost(entry, result):
-                        words[ring.cq_head] = head
                         return
                     continue
-                entry_words = entry.words
+                if entry.fresh:
+                    # It was registered; from now on it commits.
+                    entry.fresh = False
+                    ring.slots[slot * SLOT_SIZE + _SLOT_CMD_OP] = abi.IO_URING_CMD_COMMIT_AND_FETCH
                 slot_words[slot * _SLOT_WORDS + _SLOT_COMMIT_ID] = entry.wide[_COMMIT_ID]
                 payload = entry.payload
                 try:
-                    event = parse(entry.in_header, entry.op_header, payload[: entry_words[_PAYLOAD_SIZE]])
+                    event = parse(entry.in_header, entry.op_header, payload[: entry.words[_PAYLOAD_SIZE]])
                     reply = serve(event, payload, entry)
                 except MalformedMessage as exc:
                     reply = self._dispatcher.refuse(exc)
                 if reply is None:
+                    late += 1
                     pending += self._replace(ring, entry)
                     continue
                 error, body = reply
@@ -206,8 +222,11 @@ class RingServer(threading.Thread):
                 else:
                     self._fill(entry, error, body)  # type: ignore[arg-type]
                 submit(slot)
-                pending += 1
+                commits += 1
             words[ring.cq_head] = head
+            pending += commits
+            if late and not commits:
+                self._nudger.nudge(self._cpu)
             progress.turn += 1
 
     def _fill(self, entry: Entry, error: int, body: bytes) -> None:

@@ -51,10 +51,10 @@ def running(
 
 
 def settle(pid: int) -> None:
-    """Wait until the process sleeps, and still does a moment later."""
+    """Wait until the process (its first thread, which may have ended) sleeps, and still does a moment later."""
     asleep = 0
     for _ in range(1000):
-        asleep = asleep + 1 if state(pid) in "S" else 0
+        asleep = asleep + 1 if state(pid) in "SZ" else 0
         if asleep == 3:
             return
         time.sleep(0.01)

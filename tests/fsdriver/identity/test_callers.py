@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.errors import CallerRefused
-from fsdriver.identity import Callers, Dpkg, procfs
+from fsdriver.identity import Callers, Dpkg
 from policy import ProgramEntry
 from tests.fsdriver.identity.processes import FOREVER, LISTED, PYTHON, SHELL, TAIL, ask, is_listed, running, say
 
@@ -47,13 +47,16 @@ def test_an_identified_process_is_known_until_it_ends(callers: Callers):
 
 
 def test_pid_zero_and_kernel_threads_are_refused(callers: Callers):
-    kernel = next(
-        pid for pid in range(2, 100) if Path(f"/proc/{pid}/stat").exists() and procfs.Process(pid, pid).stat().kernel
-    )
+    flags = {pid: int(_stat(pid)[6]) for pid in range(2, 100) if Path(f"/proc/{pid}").exists()}
+    kernel = next(pid for pid in flags if flags[pid] & 0x200000)  # PF_KTHREAD
     for tid in (0, kernel):
         assert callers.known(tid, 0) is None
         with pytest.raises(CallerRefused):
             callers.identify(tid, 0)
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def test_the_daemon_itself_is_unlisted(dpkg: Dpkg):
@@ -163,7 +166,7 @@ def test_a_process_whose_first_thread_ended_is_still_identified(callers: Callers
 
 
 def test_a_forked_child_is_identified_by_itself(callers: Callers):
-    with running([SHELL, "-c", "(read x) & read y"]) as process:
+    with running([SHELL, "-c", "exec 3<&0; (read x <&3) & read y"]) as process:
         parent = ask(callers, process.pid)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         child = ask(callers, int(children[0]))
