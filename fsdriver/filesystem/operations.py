@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fsdriver.device import Answer, Later
-from fsdriver.errors import CallerRefused
+from fsdriver.errors import CallerRefused, NotSupported
 from fsdriver.filesystem.asker import Asker, MustWait
 from fsdriver.filesystem.attributes import Attributes
 from fsdriver.filesystem.drive import Drive
@@ -25,6 +25,12 @@ from fsdriver.protocol import Event, abi, events, replies
 Simple = Callable[[Any], bytes | Later | None]
 Asked = Callable[[Any, Asker], bytes]
 Operation = Callable[[Any, memoryview], Answer]
+
+RECENT = 0.001
+"""Seconds for which a caller is taken to be the program it was, where only names and attributes are at stake: an exec
+takes a good part of that, and whatever gives or takes content looks anew."""
+
+_NO_SUCH_SPACE = NotSupported("only user attributes are kept")
 
 
 class Operations:
@@ -46,6 +52,7 @@ class Operations:
         self._lookups = lookups
         self._files = files
         quick, thorough, plain, waiting = self._quick, self._thorough, _plain, _waiting
+        self._get_user_xattr = thorough(xattrs.get)
         self._operations: dict[type[Any], Operation] = {
             events.Lookup: quick(lookups.lookup),
             events.Forget: plain(lookups.forget),
@@ -80,7 +87,7 @@ class Operations:
             events.Setlk: plain(locking.setlk),
             events.Setlkw: plain(locking.setlkw),
             events.Setxattr: thorough(xattrs.set),
-            events.Getxattr: thorough(xattrs.get),
+            events.Getxattr: self._getxattr,
             events.Listxattr: plain(xattrs.list),
             events.Removexattr: thorough(xattrs.remove),
             events.Access: plain(lambda event: replies.EMPTY),
@@ -107,7 +114,7 @@ class Operations:
 
         def operation(event: Any, out: memoryview) -> Answer:
             head = event[0]
-            caller = known(head.pid, head.uid, thorough=thorough)
+            caller = known(head.pid, head.uid, thorough=thorough, recent=RECENT)
             if caller is None:
                 return Later(lambda: handler(event, Asker(identify(head.pid, head.uid), True)))
             try:
@@ -130,10 +137,16 @@ class Operations:
         head = event.head
         if head.pid == 0:  # the kernel's own question, from no process
             return self._lookups.getattr(event, None)
-        caller = self._known(head.pid, head.uid)
+        caller = self._known(head.pid, head.uid, recent=RECENT)
         if caller is None:
             return Later(lambda: self._lookups.getattr(event, Asker(self._identify(head.pid, head.uid), True)))
         return self._lookups.getattr(event, Asker(caller, False))
+
+    def _getxattr(self, event: events.Getxattr, out: memoryview) -> Answer:
+        if not event.name.startswith(b"user."):
+            # Asked at the first write to every file and by every `ls -l`: answered before anything else is looked at.
+            raise _NO_SUCH_SPACE
+        return self._get_user_xattr(event, out)
 
     def _read(self, event: events.Read, out: memoryview) -> Answer:
         head = event.head
