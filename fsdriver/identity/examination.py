@@ -49,7 +49,7 @@ class Examiner:
 
     def __init__(self, files: Files, packages: Packages, now: Callable[[], float] = time.monotonic) -> None:
         self._files = files
-        self._vouching = Vouching(files, packages, now)
+        self._vouching = Vouching(files, packages)
         self._now = now
         self._scanners = ThreadPoolExecutor(4, "scan-mappings")
 
@@ -139,7 +139,7 @@ class Examiner:
 
     def _scan(self, process: Process, tid: int) -> Mapped:
         mapped = self._scan_once(process, tid, self._vouching.known)
-        if self._vouching.forget_changed([file for file, path in mapped.files.items() if not path and file[1]]):
+        if self._vouching.forget_changed(file for file, path in mapped.files.items() if not path):
             mapped = self._scan_once(process, tid, self._vouching.known)
         return mapped
 

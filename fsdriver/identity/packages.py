@@ -41,10 +41,11 @@ _HASH_MASK = (1 << 63) - (1 << _PACKAGE_BITS)
 
 
 class Dpkg:
-    """The dpkg database in `admin`, of the system whose root directory is `root`. Thread-safe."""
+    """The dpkg database in `admin`, of the system whose files lie below `root`. Thread-safe."""
 
     def __init__(self, admin: Path = Path("/var/lib/dpkg"), root: Path = Path("/")) -> None:
         self._admin, self._root = admin, root
+        self._prefix = os.fsencode(root).rstrip(b"/")
         self._lock = threading.Lock()
         self._loaded: object = None
         self._names: list[str] = []
@@ -123,7 +124,7 @@ class Dpkg:
 
     def _real(self, relative: bytes) -> bytes:
         first, _, rest = relative.partition(b"/")
-        return b"/" + self._merged.get(first, first) + b"/" + rest
+        return b"%s/%s/%s" % (self._prefix, self._merged.get(first, first), rest)
 
 
 def _times(path: Path) -> tuple[int, int]:

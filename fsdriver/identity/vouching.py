@@ -1,15 +1,14 @@
 """Whether an installed package vouches for a file that a process runs code from.
 
-A file that a package listed and matched is remembered by its id in /proc/PID/maps; within a second of the last look at
-it no file is touched again. Only a path that a package lists is ever opened: any other may lie on our own drive, or on
+A file that a package listed and matched is remembered by its id in /proc/PID/maps for as long as its inode says that
+nothing has changed. Only a path that a package lists is ever opened: any other may lie on our own drive, or on
 a disk that does not answer.
 """
 
 import os
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from fsdriver.identity.files import Files, signature
@@ -17,7 +16,6 @@ from fsdriver.identity.mappings import FileId, without_deleted
 from fsdriver.identity.packages import Packages
 from fsdriver.identity.procfs import Signature
 
-_TRUST_SECONDS = 1.0
 _REMEMBERED = 8192
 
 
@@ -29,16 +27,14 @@ class _Vouched(NamedTuple):
     path: bytes
     signature: Signature
     state: object
-    looked_at: float
 
 
 class Vouching:
     """Files that packages vouch for. Thread-safe."""
 
-    def __init__(self, files: Files, packages: Packages, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, files: Files, packages: Packages) -> None:
         self._files = files
         self._packages = packages
-        self._now = now
         self._known: OrderedDict[FileId, _Vouched] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -47,20 +43,15 @@ class Vouching:
         """Files that `check` takes without a path, if `forget_changed` has just let them pass."""
         return self._known
 
-    def forget_changed(self, files: list[FileId]) -> bool:
-        """Look at the known ones of `files` again where a second has passed; true if one is no longer known."""
-        now, state, changed = self._now(), self._packages.state(), False
+    def forget_changed(self, files: Iterable[FileId]) -> bool:
+        """Look at the known ones of `files` again; true if one of them is no longer known."""
+        state, changed = self._packages.state(), False
         for file in files:
             known = self._known.get(file)
-            if known is None:
+            if known is None or known.state != state or not _unchanged(known):
                 changed = True
-            elif now - known.looked_at >= _TRUST_SECONDS or known.state != state:
-                if known.state == state and _unchanged(known):
-                    self._known[file] = known._replace(looked_at=now)
-                else:
-                    changed = True
-                    with self._lock:
-                        self._known.pop(file, None)
+                with self._lock:
+                    self._known.pop(file, None)
         return changed
 
     def owners(self, path: bytes, digests: dict[str, str]) -> frozenset[str]:
@@ -82,7 +73,7 @@ class Vouching:
             return
         found = self._vouch(file, path, deleted)
         with self._lock:
-            self._known[file] = _Vouched(path, found, self._packages.state(), self._now())
+            self._known[file] = _Vouched(path, found, self._packages.state())
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ def running(
     user: int | None = None,
     executable: str | Path | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """The command, once it waits for something; killed at the end. Its stdin and stdout are pipes."""
+    """The command, once it waits for something; killed at the end, with its children. Its stdin and stdout are pipes."""
     process = subprocess.Popen(
         [os.fspath(word) for word in command],
         executable=executable,
@@ -46,15 +47,20 @@ def running(
         settle(process.pid)
         yield process
     finally:
-        process.kill()
+        for pid in (process.pid, *children(process.pid)):
+            os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def settle(pid: int) -> None:
-    """Wait until the process (its first thread, which may have ended) sleeps, and still does a moment later."""
+    """Wait until the process (its first thread, which may have ended) waits, and still does a moment later."""
     asleep = 0
     for _ in range(1000):
-        asleep = asleep + 1 if state(pid) in "SZ" else 0
+        asleep = asleep + 1 if state(pid) in "SDZ" else 0
         if asleep == 3:
             return
         time.sleep(0.01)

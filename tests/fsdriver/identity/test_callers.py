@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -9,7 +8,18 @@ import pytest
 from fsdriver.errors import CallerRefused
 from fsdriver.identity import Callers, Dpkg
 from policy import ProgramEntry
-from tests.fsdriver.identity.processes import FOREVER, LISTED, PYTHON, SHELL, TAIL, ask, is_listed, running, say
+from tests.fsdriver.identity.processes import (
+    FOREVER,
+    LISTED,
+    PYTHON,
+    SHELL,
+    TAIL,
+    ask,
+    children,
+    is_listed,
+    running,
+    say,
+)
 
 pytestmark = pytest.mark.root
 
@@ -168,13 +178,11 @@ def test_a_process_whose_first_thread_ended_is_still_identified(callers: Callers
 def test_a_forked_child_is_identified_by_itself(callers: Callers):
     with running([SHELL, "-c", "exec 3<&0; (read x <&3) & read y"]) as process:
         parent = ask(callers, process.pid)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        child = ask(callers, int(children[0]))
+        child = ask(callers, *children(process.pid))
         assert is_listed(parent)
         assert is_listed(child)
         assert child.ppid == process.pid
         assert callers.known(child.tid, 0, thorough=True) is child
-        os.kill(child.pid, signal.SIGKILL)
 
 
 def test_code_loaded_later_is_looked_at_again(callers: Callers):
