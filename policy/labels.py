@@ -154,9 +154,9 @@ class LabelReader:
             else:
                 said["lease"] = reader.seconds(values["lease"], "a lease", *_LEASE)
         if "offline" in values:
-            bounds = (0, 0) if label.per_file else _OFFLINE
-            what = "0 on a secret label, whose keys are never lent:" if label.per_file else "an offline term"
-            said["offline"] = reader.seconds(values["offline"], what, *bounds)
+            said["offline"] = reader.seconds(values["offline"], "an offline term", *_OFFLINE)
+            if label.per_file and said["offline"]:
+                reader.refuse_value(values["offline"], "0 on a secret label: its keys are never lent")
         if "grace" in values:
             said["grace"] = reader.seconds(values["grace"], "a grace", *_GRACE)
         if "unlisted" in values:
