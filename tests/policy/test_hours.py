@@ -15,7 +15,7 @@ def at(text: str, zone: str, fold: int = 0) -> float:
 
 
 def obvious(when: When, now: float) -> bool:
-    """Slow and from the sentence in the docs: some listed day's range of hours, written out, contains the wall clock."""
+    """Slow, from the sentence in the docs: the hours of some listed day, written out, contain the wall clock."""
     wall = datetime.fromtimestamp(now, zone_data(when.zone)).replace(tzinfo=None)
     for day in (wall.date() - timedelta(days=1), wall.date()):
         if when.days and day.weekday() not in when.days:
@@ -48,9 +48,7 @@ def test_nothing_changes_before_the_instant_that_state_names(when, now, shares):
 
 @given(whens, instants, st.integers(0, 86_400))
 def test_held_within_looks_at_every_instant_of_the_past(when, now, seconds):
-    assert when.held_within(now, seconds) or not any(
-        obvious(when, now - seconds * share / 50) for share in range(51)
-    )
+    assert when.held_within(now, seconds) or not any(obvious(when, now - seconds * share / 50) for share in range(51))
     if not when.held_within(now, seconds):
         return
     # It held somewhere: then one of the edges of that time, or its ends, shows it.

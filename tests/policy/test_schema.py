@@ -32,7 +32,7 @@ def test_the_example_of_the_design_is_read():
     edits, backup = policy.rules
     assert (edits.users, edits.programs, edits.labels) == (("@sales",), ("sales/office",), ("sales/clients",))
     assert edits.when == When((0, 1, 2, 3, 4), ((480, 1200),), "Asia/Shanghai")
-    assert (backup.programs, backup.allow, backup.view) == (None, {Action.READ}, View.CIPHERTEXT)
+    assert (backup.programs, backup.allow, backup.view) == (None, frozenset({Action.READ}), View.CIPHERTEXT)
     assert policy.programs[1].entries[0].jit
     assert policy.cases[0].departments == {"sales"}
 
