@@ -85,6 +85,14 @@ def test_a_repeated_hour_counts_twice():
     assert not when.holds(first + 1800)
 
 
+def test_a_change_of_the_clock_is_looked_at_when_it_comes():
+    sunday = When((6,), (), "Europe/Berlin")
+    half_past_midnight = at("2026-03-29T00:30", "Europe/Berlin")
+    holds, until = sunday.state(half_past_midnight)
+    assert (holds, until) == (True, half_past_midnight + 5400)
+    assert sunday.state(until) == (True, at("2026-03-30T00:00", "Europe/Berlin"))
+
+
 def test_always_is_looked_at_again_within_nine_days():
     assert When((), (), "UTC").state(0.0) == (True, 8 * 86_400.0)
     assert not math.isinf(When((0, 1, 2, 3, 4, 5, 6), ((0, 1440),), "UTC").state(0.5)[1])

@@ -186,6 +186,13 @@ def test_a_department_and_the_company_come_once():
     assert "expected one file for it (the first is a.yaml)" in problems(SALES, a=COMPANY, b=COMPANY)[0]
 
 
+def test_names_of_a_company_file_that_cannot_be_read_are_not_called_unknown():
+    text = SALES.replace("programs: [office]", "programs: [viewer]")
+    assert problems(text, company=COMPANY + "programs: {") == [
+        "company.yaml:7:1: not YAML: while parsing a flow node, did not find expected node content"
+    ]
+
+
 def test_the_default_label_is_one_of_the_companys_and_in_use():
     assert problems(SALES, company=COMPANY.replace("name: public", "name: pubic")) == [
         "company.yaml:3:10: found 'public', expected a label of this file; did you mean 'pubic'?",
