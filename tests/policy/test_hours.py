@@ -29,12 +29,13 @@ def obvious(when: When, now: float) -> bool:
     return False
 
 
+@settings(deadline=None)
 @given(whens, instants)
 def test_holds_is_what_the_sentence_says(when, now):
     assert when.holds(now) is obvious(when, now)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(whens, instants, st.lists(st.floats(0, 1, exclude_max=True), max_size=20))
 def test_nothing_changes_before_the_instant_that_state_names(when, now, shares):
     holds, until = when.state(now)
@@ -46,6 +47,7 @@ def test_nothing_changes_before_the_instant_that_state_names(when, now, shares):
             assert obvious(when, between) is holds
 
 
+@settings(deadline=None)
 @given(whens, instants, st.integers(0, 86_400))
 def test_held_within_looks_at_every_instant_of_the_past(when, now, seconds):
     assert when.held_within(now, seconds) or not any(obvious(when, now - seconds * share / 50) for share in range(51))
