@@ -135,6 +135,7 @@ class KeyClient:
         self._receipts: list[m.Receipt] = []
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._due = threading.Event()
         self._attempted = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name="key-sync", daemon=True),
@@ -198,8 +199,8 @@ class KeyClient:
         self._forget(frozenset(labels), handles_refused)
 
     def sync_soon(self) -> None:
-        """Syncs now, in the background."""
-        self._next_sync = 0.0
+        """Syncs now, in the background; once more if a sync is under way, whose answer may be older than the reason."""
+        self._due.set()
         self._wake.set()
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -267,7 +268,8 @@ class KeyClient:
         if self._ban_noticed:
             self._ban_noticed = False
             self._ban()
-        elif boot_time() >= self._next_sync:
+        elif self._due.is_set() or boot_time() >= self._next_sync:
+            self._due.clear()
             self._sync()
         self._settle(self.leases.expire(self.clock.now()))
         overdue = frozenset(label for label, until in list(self._draining.items()) if boot_time() >= until)
