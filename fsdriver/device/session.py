@@ -7,7 +7,6 @@ drive shows are the caller's.
 import errno
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,6 +145,8 @@ class Session:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until the connection ended (unmounted or aborted by whomever): True; False after `timeout` seconds."""
+        if not self._readers:
+            return True
         self._readers[0].join(timeout)
         return not self._readers[0].is_alive()
 
@@ -154,7 +155,7 @@ class Session:
         """Why the connection was aborted; "" while it was not."""
         if self._watchdog is not None and self._watchdog.aborted:
             return self._watchdog.aborted
-        return "aborted" if any(r.ended_by == errno.ECONNABORTED for r in self._readers) else ""
+        return "aborted" if any(reader.ended_by == errno.ECONNABORTED for reader in self._readers) else ""
 
     def abort(self) -> None:
         """End the connection now; callers that wait get an error. The mount stays, dead. Raises ControlUnavailable."""
@@ -165,44 +166,48 @@ class Session:
     def stop(self, *, timeout: float = 5.0, release: bool = False) -> Unmounted:
         """Unmount and end all threads within about `timeout` seconds. Callable in any state; raises OSError.
 
-        `release` makes the mount point an ordinary, writable directory again; otherwise it stays guarded.
+        While programs hold files open (LAZY, or somebody else's lazy unmount) the threads go on serving them; `wait`
+        for the end or `abort`, then `stop` again. `release` makes the mount point an ordinary, writable directory
+        again; otherwise it stays guarded.
         """
+        deadline = time.monotonic() + timeout
+        result = Unmounted.ALREADY
         mounted, self._mounted = self._mounted, None
-        if mounted is None:
-            return Unmounted.ALREADY
-        if self._watchdog is not None:
-            self._watchdog.stop()
-        self._dispatcher.close()
-        try:
-            result = unmount(mounted, patience=timeout / 2)
-        finally:
-            if release:
-                mounted.point.release()
-            mounted.point.close()
-        if result is Unmounted.LAZY:
-            log.warning("%s was in use: unmounted lazily", mounted.point.path)
-        self._end_threads(time.monotonic() + timeout / 2)
+        if mounted is not None:
+            self._dispatcher.close()
+            try:
+                result = unmount(mounted, patience=timeout / 2)
+                if release:
+                    mounted.point.release()
+            finally:
+                mounted.point.close()
+        for reader in self._readers:
+            reader.join(max(0.1, deadline - time.monotonic()))
+        if any(reader.is_alive() for reader in self._readers):
+            log.warning("%s was in use: it is served on for the programs that hold files open", self._point)
+        else:
+            self._end_threads(deadline)
         return result
 
     def _end_threads(self, deadline: float) -> None:
-        if self._readers:
-            self.notifier.stop()
-            self.notifier.join(max(0.1, deadline - time.monotonic()))
-        self._pool.close(max(0.1, deadline - time.monotonic()))
-        rings_ended = self._end_rings(deadline)
-        threads: list[threading.Thread] = [*self._readers]
+        """The connection is gone: nobody waits for an answer any more."""
         if self._watchdog is not None:
-            threads.append(self._watchdog)
-        for thread in threads:
-            thread.join(max(0.1, deadline - time.monotonic()))
-        if not rings_ended or any(thread.is_alive() for thread in threads):
-            # Still in use by programs that hold files open (a lazy unmount): closing under a reader would not end it.
-            log.warning("%s: still served for programs that hold files open", self._point)
-            return
-        for device in self._devices:
-            os.close(device)
+            self._watchdog.stop()
+            self._watchdog.join(1.0)
         if self._control is not None:
             self._control.close()
+            self._control = None
+        ended = self._end_rings(deadline)
+        if self._readers:
+            self.notifier.stop()
+            ended &= self.notifier.join(max(0.1, deadline - time.monotonic()))
+        ended &= self._pool.close(max(0.1, deadline - time.monotonic()))
+        if not ended:
+            # Its descriptors may still be in use: they stay open until the process ends.
+            log.warning("%s: a handler does not come back", self._point)
+            return
+        while self._devices:
+            os.close(self._devices.pop())
 
     def _progress(self) -> Sequence[Progress]:
         return [*(reader.progress for reader in self._readers), *(server.progress for server in self._rings)]
