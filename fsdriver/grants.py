@@ -2,14 +2,14 @@
 
 from typing import NamedTuple, Protocol
 
-from keyserver.messages import GrantRequest
 from keyserver.sealing import SecretKey
+from policy import ProgramFacts
 
 
-class Granted(NamedTuple):
-    """A file key and its wrapped form for the header; `key_id` is 16 bytes."""
+class FileGrant(NamedTuple):
+    """The key of one file of a label whose keys stay on the server. `key_id` is 16 bytes."""
 
-    secret: SecretKey
+    file_key: SecretKey
     key_id: bytes
     version: int
     wrapped: bytes
@@ -19,5 +19,17 @@ class Granted(NamedTuple):
 class Grants(Protocol):
     """The key server, asked for the key of one file. Blocks on the network, with a deadline."""
 
-    def grant(self, request: GrantRequest) -> Granted:
-        """Raises GrantRefused, ServerUnreachable."""
+    def grant(
+        self,
+        *,
+        person: str,
+        program: ProgramFacts | None,
+        action: str,
+        file_id: bytes,
+        label: bytes,
+        path: str,
+        key_id: bytes = b"",
+        version: int = 0,
+        wrapped: bytes = b"",
+    ) -> FileGrant:
+        """`wrapped` empty: a new file's key. Raises GrantRefused, ServerUnreachable."""

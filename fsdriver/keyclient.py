@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 from cryptography import x509
@@ -20,6 +20,7 @@ from fsdriver.audit_spool import AuditSpool
 from fsdriver.clock import ServerClock, boot_time
 from fsdriver.enrolment import signing_request
 from fsdriver.errors import GrantRefused, ServerUnreachable
+from fsdriver.grants import FileGrant
 from fsdriver.leases import Change, LabelKey, Leases
 from fsdriver.machine import Identity, LastSync, MachineConfig, MachineHome
 from fsdriver.record_shipper import RecordShipper
@@ -57,16 +58,6 @@ class Listener(Protocol):
 
     def on_revoked(self, labels: frozenset[bytes]) -> None:
         """Keys of these labels are refused from now on: drop pages and file keys, then call `KeyClient.dropped`."""
-
-
-class FileGrant(NamedTuple):
-    """The key of one file of a label whose keys stay on the server."""
-
-    file_key: SecretKey
-    key_id: bytes
-    version: int
-    wrapped: bytes
-    rule: str
 
 
 class LeaseInfo(msgspec.Struct, frozen=True):

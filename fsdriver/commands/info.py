@@ -9,13 +9,12 @@ import click
 
 from fsdriver.commands.failure import reported
 from fsdriver.commands.unseal import open_sealed
-from fsdriver.content import HEADER_SIZE, OVERHEAD, Header, plain_size
-from fsdriver.content.header import MAJOR
+from fsdriver.content import HEADER_SIZE, Header
+from fsdriver.content.facts import describe
 from fsdriver.content.keyfile import KeyFile
 
 INFO_ATTRIBUTE = "user.grantfs.info"
 """On a path in a mounted drive: the same facts as JSON, answered by the drive."""
-_SUITES = {1: "AES-256-GCM, HKDF-SHA256, BLAKE2b"}
 
 
 @click.command("info")
@@ -50,29 +49,6 @@ def _from_file(path: Path) -> dict[str, Any]:
         header = Header.parse(file.read(HEADER_SIZE))
         size = os.fstat(file.fileno()).st_size
     return describe(header, size)
-
-
-def describe(header: Header, sealed: int) -> dict[str, Any]:
-    """The facts that need no key, of a file of `sealed` bytes; the drive adds its own to them."""
-    newest = header.slots[0] if header.slots else None
-    return {
-        "format": MAJOR,
-        "suite": header.suite,
-        "cipher": _SUITES[header.suite],
-        "header_size": HEADER_SIZE,
-        "chunk_size": header.chunk_size,
-        "chunk_overhead": OVERHEAD,
-        "file_id": header.file_id.hex(),
-        "company": header.company.hex(),
-        "label": header.label.hex(),
-        "key": newest.key_id.hex() if newest else None,
-        "key_version": newest.version if newest else None,
-        "generation": None,
-        "seals": None,
-        "plain_size": plain_size(sealed, header.chunk_size),
-        "sealed_size": sealed,
-        "text": header.text,
-    }
 
 
 def _sealed_facts(path: Path, keys: KeyFile) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from fsdriver.filesystem.asker import Asker, MustWait
 from fsdriver.grants import Grants
 from fsdriver.leases import Leases
 from fsdriver.views import Views
-from keyserver.messages import FileFacts, GrantRequest, ProgramClaim
 from policy import Action, Label
 
 
@@ -81,33 +80,19 @@ class FileKeys:
         person = self._views.person(asker.caller.uid)
         if person is None:
             raise GrantRefused(f"uid {asker.caller.uid} is nobody the key server knows")
-        facts = asker.caller.program
-        claim = ProgramClaim(path=asker.caller.path)
-        if facts is not None:
-            claim = ProgramClaim(
-                path=facts.path,
-                sha256=facts.sha256,
-                packages=tuple(sorted(facts.packages)),
-                script=facts.script,
-                script_sha256=facts.script_sha256,
-                clean=facts.clean,
-                jit=facts.jit,
-            )
         granted = self._grants.grant(
-            GrantRequest(
-                bundle=self._views.policy,
-                person=person,
-                program=claim,
-                action=action.value,
-                file=FileFacts(file_id=file_id.hex(), label=label.id.hex(), path=path),
-                key_id=slot.key_id.hex() if slot is not None else "",
-                version=slot.version if slot is not None else 0,
-                wrapped=slot.wrapped if slot is not None else b"",
-            )
+            person=person,
+            program=asker.caller.program,
+            action=action.value,
+            file_id=file_id,
+            label=label.id,
+            path=path,
+            key_id=slot.key_id if slot is not None else b"",
+            version=slot.version if slot is not None else 0,
+            wrapped=slot.wrapped if slot is not None else b"",
         )
-        key = FileKey(bytes(granted.secret))
         wrapped = WrapSlot(WrapAlgorithm.LABEL_KEY, granted.key_id, granted.version, granted.wrapped)
-        return key, wrapped
+        return FileKey(bytes(granted.file_key)), wrapped
 
 
 def _slot(header: Header) -> WrapSlot | None:

@@ -8,6 +8,7 @@ header's facts, is an answer of the drive itself and stored nowhere.
 import errno
 import json
 import os
+from typing import Any
 
 from fsdriver.content.facts import describe
 from fsdriver.errors import NotSupported
@@ -15,6 +16,7 @@ from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.files import Files
 from fsdriver.nodes.inode import CIPHER, Inode
+from fsdriver.nodes.openfile import OpenFile
 from fsdriver.protocol import events, replies
 from policy import Action
 
@@ -35,7 +37,7 @@ class Xattrs:
             raise OSError(errno.ENODATA, "no attributes here")
         with self._drive.files.borrowed(inode) as file:
             if event.name == INFO:
-                value = json.dumps(describe(file.fd, file.sealed)).encode()
+                value = json.dumps(self._facts(file)).encode()
             else:
                 value = os.getxattr(file.fd, event.name)
                 if event.head.nodeid & 1 != CIPHER:
@@ -65,6 +67,17 @@ class Xattrs:
             self._files.unlocked(inode, file, asker, Action.WRITE)
             os.removexattr(file.fd, event.name)
         return replies.EMPTY
+
+    def _facts(self, file: OpenFile) -> dict[str, Any]:
+        """The header's facts, and the label by its name. What the commit says only where the file is unlocked: the
+        question gives nobody a key."""
+        header = self._drive.files.header(file)
+        facts = describe(header, os.fstat(file.fd).st_size)
+        label = self._drive.views.bundle.label_by_id(header.label)
+        facts["label_id"], facts["label"] = facts["label"], label.qualified if label is not None else "unknown"
+        if file.sealed is not None:
+            facts |= {"generation": file.sealed.generation, "seals": file.sealed.seals, "plain_size": file.sealed.size}
+        return facts
 
     def _kept_for(self, nodeid: int, name: bytes) -> Inode:
         if not name.startswith(_USER):
