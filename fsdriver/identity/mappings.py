@@ -16,7 +16,10 @@ from typing import NamedTuple
 FileId = tuple[int, int]  # device and inode as /proc/PID/maps shows them; on btrfs not the device that stat shows
 
 _PROCMAP_QUERY = 0xC0686611
-_QUERY = struct.Struct("=QQQ QQQQQQ II II QQ")  # struct procmap_query
+# struct procmap_query, 104 bytes: size, flags, address | start, end, flags, page size, offset, inode, major, minor |
+# length of the name, of the build id | address of the name, of the build id
+_ASK = struct.Struct("=QQQ 56x II QQ")
+_ANSWER = struct.Struct("=24x QQ 24x QII I 20x")
 _EXECUTABLE_OR_NEXT = 0x04 | 0x10  # PROCMAP_QUERY_VMA_EXECUTABLE, PROCMAP_QUERY_COVERING_OR_NEXT_VMA
 _NAME_LENGTH = 4096
 _KERNELS_OWN = {b"[vdso]", b"[vsyscall]", b"[vectors]", b"[sigpage]"}
@@ -74,24 +77,26 @@ def _collect(found: Iterator[tuple[FileId, bytes]]) -> Mapped:
 
 
 def _queried(maps: int, known: Container[FileId]) -> Iterator[tuple[FileId, bytes]]:
-    size, pack, unpack, ioctl, makedev = _QUERY.size, _QUERY.pack, _QUERY.unpack, fcntl.ioctl, os.makedev
+    size, ask, answer, ioctl, makedev = _ASK.size, _ASK.pack_into, _ANSWER.unpack, fcntl.ioctl, os.makedev
     name = ctypes.create_string_buffer(_NAME_LENGTH)
     name_at = ctypes.addressof(name)
-    address = 0
+    query = bytearray(size)
+    end = 0
     while True:
+        ask(query, 0, size, _EXECUTABLE_OR_NEXT, end, 0, 0, 0, 0)
         try:
-            answer = ioctl(maps, _PROCMAP_QUERY, pack(size, _EXECUTABLE_OR_NEXT, address, *(0,) * 12))
+            ioctl(maps, _PROCMAP_QUERY, query)
         except FileNotFoundError:
             return
-        _, _, _, start, address, _, _, _, inode, major, minor, _, _, _, _ = unpack(answer)
+        start, end, inode, major, minor, _ = answer(query)
         file = makedev(major, minor), inode
-        path = b""
-        if file not in known:
-            answer = ioctl(maps, _PROCMAP_QUERY, pack(size, 0, start, *(0,) * 8, _NAME_LENGTH, 0, name_at, 0))
-            _, _, _, _, address, _, _, _, inode, major, minor, length, _, _, _ = unpack(answer)
-            file = makedev(major, minor), inode
-            path = name.value if length else b""
-        yield file, path
+        if file in known:
+            yield file, b""
+            continue
+        ask(query, 0, size, 0, start, _NAME_LENGTH, 0, name_at, 0)
+        ioctl(maps, _PROCMAP_QUERY, query)
+        _, end, inode, major, minor, length = answer(query)
+        yield (makedev(major, minor), inode), name.value if length else b""
 
 
 def _parsed(maps: int) -> Iterator[tuple[FileId, bytes]]:

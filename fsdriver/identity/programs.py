@@ -13,6 +13,8 @@ from fsdriver.identity.files import FileFacts, Files
 from fsdriver.identity.mappings import FileId
 from policy import ProgramEntry
 
+_MOST_LINKS = 40  # as the kernel
+
 
 class Listed(NamedTuple):
     """A file that policy lists. `path` is the file's own; `name` is what the entries call it (they may use a link)."""
@@ -57,19 +59,33 @@ class Programs:
         return found
 
     def _resolve(self) -> dict[bytes, Listed]:
-        by_name: dict[str, list[ProgramEntry]] = {}
+        entries: dict[str, list[ProgramEntry]] = {}
         for entry in self.entries:
-            by_name.setdefault(entry.path, []).append(entry)
+            entries.setdefault(entry.path, []).append(entry)
+        paths = {name: self._path(name) for name in entries}
         found: dict[bytes, Listed] = {}
         # A name that is the file's own path comes last and wins over links to it: a caller has one path in policy.
-        for name in sorted(by_name, key=lambda name: os.path.realpath(name) == name):
-            if self._on_drive(name):
-                continue
-            path = os.path.realpath(name)
-            if not self._on_drive(path):
-                found[os.fsencode(path)] = Listed(os.fsencode(path), name, tuple(by_name[name]))
+        for name in sorted(paths, key=lambda name: paths[name] == name):
+            path = paths[name]
+            if path is not None:
+                found[os.fsencode(path)] = Listed(os.fsencode(path), name, tuple(entries[name]))
         return found
 
-    def _on_drive(self, path: str) -> bool:
-        # To look at a file on our own drive is to ask ourselves.
-        return self._drive is not None and PurePath(path).is_relative_to(self._drive)
+    def _path(self, name: str) -> str | None:
+        """The path without links, None if it leads onto the drive: to look at a file there is to ask ourselves."""
+        path, rest, links = PurePath("/"), [*reversed(PurePath(name).parts)], 0
+        while rest:
+            step = rest.pop()
+            path = path.parent if step == ".." else path / step  # a step "/" begins again at the root
+            if self._drive is not None and path.is_relative_to(self._drive):
+                return None
+            try:
+                target = os.readlink(path)
+            except OSError:
+                continue  # no link, or not there (yet)
+            links += 1
+            if links > _MOST_LINKS:
+                return None
+            path = path.parent
+            rest.extend(reversed(PurePath(target).parts))
+        return str(path)

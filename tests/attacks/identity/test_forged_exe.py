@@ -40,9 +40,7 @@ def test_exe_forged_through_a_child_that_shares_the_memory(callers: Callers, pro
         assert not ProgramEntry(TAIL, ("coreutils",)).matches(program)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nothing in /proc tells it from an exec: execs have to be recorded as they happen"
-)
+@pytest.mark.xfail(strict=True, reason="/proc cannot tell it from an exec: execs have to be recorded as they happen")
 def test_exe_of_a_jit_program_forged_through_a_child_that_shares_the_memory(callers: Callers, programs: Path):
     with running([PYTHON, "-I", programs / "forge_exe.py", TAIL, "shared"], user=NOBODY) as process:
         assert naive(process.pid)

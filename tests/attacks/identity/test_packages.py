@@ -43,7 +43,7 @@ def install(place: Path) -> Install:
         (tree / "DEBIAN/md5sums").write_bytes(sums.stdout)
         archive = place / f"{version}.deb"
         subprocess.run(["dpkg-deb", "--build", tree, archive], check=True, capture_output=True)
-        command = ["dpkg", f"--root={root}", "--force-not-root,bad-path", "--install", archive]
+        command = ["dpkg", f"--root={root}", "--force-bad-path,unsafe-io", "--install", str(archive)]
         subprocess.run(command, check=True, capture_output=True)
         return root
 

@@ -108,10 +108,10 @@ def test_arguments_rewritten_by_the_process_are_a_stated_limit(callers: Callers,
     """Whoever runs the interpreter can write its arguments; that is why `argv_only` marks the caller."""
     pad = "x" * 200
     code = (
-        "import ctypes, re\nfields = open('/proc/self/stat').read().rpartition(')')[2].split()\n"
-        f"new = b'\\0'.join([{PYTHON.encode()}, b'-I', {os.fsencode(script)}]) + b'\\0'\n"
-        "start, end = int(fields[45]), int(fields[46])\nctypes.memmove(start, new.ljust(end - start, b'\\0'), end - start)\n"
-        "input()"
+        "import ctypes\nfields = open('/proc/self/stat').read().rpartition(')')[2].split()\n"
+        f"new = b'\\0'.join([{PYTHON.encode()!r}, b'-I', {os.fsencode(script)!r}]) + b'\\0'\n"
+        "start, end = int(fields[45]), int(fields[46])\n"
+        "ctypes.memmove(start, new.ljust(end - start, b'\\0'), end - start)\ninput()"
     )
     with running([PYTHON, "-c", code, pad]) as process:
         caller = ask(callers, process.pid)

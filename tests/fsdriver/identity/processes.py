@@ -30,7 +30,7 @@ def running(
     user: int | None = None,
     executable: str | Path | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """The command, once it waits for something; killed at the end, with its children. Its stdin and stdout are pipes."""
+    """The command, once it waits for something, with pipes as stdin and stdout; killed at the end with its children."""
     process = subprocess.Popen(
         [os.fspath(word) for word in command],
         executable=executable,

@@ -29,7 +29,7 @@ def test_a_listed_program_is_named_with_its_package_and_digest(callers: Callers)
         caller = callers.identify(process.pid, 0)
     assert is_listed(caller)
     assert caller.program is not None
-    assert (caller.program.path, caller.program.packages, caller.program.jit) == (TAIL, {"coreutils"}, False)
+    assert (caller.program.path, caller.program.packages, caller.program.jit) == (TAIL, frozenset({"coreutils"}), False)
     assert (caller.pid, caller.tid, caller.uid, caller.gid) == (process.pid, process.pid, 0, 0)
     assert (caller.ppid, caller.parent) == (os.getpid(), os.readlink("/proc/self/exe"))
     assert len(caller.sha256) == 64
