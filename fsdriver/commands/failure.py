@@ -15,7 +15,7 @@ class CommandFailed(click.ClickException):
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
-        self.exit_code = int(code)  # type: ignore[misc]  # click declares it for all instances
+        self.exit_code = int(code)  # type: ignore[misc]  # click declares it per class, and reads it per instance
 
 
 @contextmanager

@@ -23,7 +23,7 @@ PREFIX_SIZE = 8 + NONCE_SIZE
 OVERHEAD = PREFIX_SIZE + TAG_SIZE
 MARKER_SIZE = OVERHEAD + 8
 
-MAX_SIZE = (1 << 63) - (1 << 56)
+MAX_SIZE = (1 << 63) - (1 << 57)
 """No plain size may reach this, so that no sealed offset leaves a signed 64-bit integer at any chunk size."""
 
 SUM_CHECKED_CHUNKS = 32
