@@ -28,7 +28,7 @@ class MountPoint:
         try:
             self._mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
             if os.listdir(self._descriptor):
-                raise OSError(errno.ENOTEMPTY, "the directory is not empty", str(path))
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
         except BaseException:
             self.close()
             raise
