@@ -64,7 +64,7 @@ class Server:
         self.run("init", "--company", "Example", "--name", "127.0.0.1", "--policy", str(policy),
                  "--passphrase", f"file:{self.passphrase}", "--admin-password-file", str(self.password))
         # fmt: on
-        self.ports = (0, 0)
+        self.ports: tuple[int, ...] = (0, 0)
         self.start()
 
     def command(self, *arguments):
@@ -120,6 +120,7 @@ class Machine:
 
     @property
     def label(self):
+        assert self.client.bundle is not None
         return {label.qualified: label.id for label in self.client.bundle.labels}
 
 
