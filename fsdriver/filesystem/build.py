@@ -24,7 +24,7 @@ from fsdriver.filesystem.recorder import Recorder
 from fsdriver.filesystem.revocation import Revocation
 from fsdriver.filesystem.store import Store
 from fsdriver.filesystem.xattrs import Xattrs
-from fsdriver.grants import Grants
+from fsdriver.filesystem.grants import Grants
 from fsdriver.identity import Callers
 from fsdriver.leases import Leases
 from fsdriver.nodes.directories import Directories

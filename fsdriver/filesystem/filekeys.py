@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fsdriver.content import FileKey, Header, WrapAlgorithm, WrapSlot, wrap
 from fsdriver.errors import FsError, GrantRefused, HeaderDamaged
 from fsdriver.filesystem.asker import Asker, MustWait
-from fsdriver.grants import Grants
+from fsdriver.filesystem.grants import Grants
 from fsdriver.leases import Leases
 from fsdriver.views import Views
 from policy import Action, Label

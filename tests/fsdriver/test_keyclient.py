@@ -251,6 +251,10 @@ def test_keys_are_overwritten_even_if_the_filesystem_does_not_let_go(world):
     begin = time.monotonic()
     eventually(lambda: secret.wiped)
     assert time.monotonic() - begin < 1.5
+    assert world.client.flush(3)
+    (record,) = map(msgspec.json.decode, world.brain.records)
+    assert record["event"] == "lost"
+    assert LABEL.hex() in record["detail"]
 
 
 def test_a_new_policy_and_a_new_mapping_are_told(world):

@@ -1,19 +1,9 @@
 """The key of one file, as the key server grants it: what the filesystem asks of whoever speaks to the server."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from keyserver.sealing import SecretKey
+from fsdriver.file_grants import FileGrant
 from policy import ProgramFacts
-
-
-class FileGrant(NamedTuple):
-    """The key of one file of a label whose keys stay on the server. `key_id` is 16 bytes."""
-
-    file_key: SecretKey
-    key_id: bytes
-    version: int
-    wrapped: bytes
-    rule: str
 
 
 class Grants(Protocol):
