@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 
 from argon2 import PasswordHasher
@@ -43,7 +44,6 @@ class Admins:
         self._failures: deque[float] = deque(maxlen=TRIES)
         # One sign-in at a time: each takes 64 MiB.
         self._verifying = threading.Lock()
-        self._nobody = _hasher.hash(secrets.token_hex(16))
 
     @staticmethod
     def create(change: Change, name: str, password: str) -> str:
@@ -71,7 +71,7 @@ class Admins:
             stored = rows.accounts.password_hash(name)
             try:
                 # A name nobody has costs as much as a wrong password, so time tells nothing.
-                _hasher.verify(stored or self._nobody, password)
+                _hasher.verify(stored or _nobody(), password)
             except (VerificationError, InvalidHashError):
                 stored = None
             if stored is None:
@@ -95,6 +95,12 @@ class Admins:
 
     def end_session(self, secret: str) -> None:
         self._sessions.pop(sha256(secret.encode()).digest(), None)
+
+
+@cache
+def _nobody() -> str:
+    """A hash no password has."""
+    return _hasher.hash(secrets.token_hex(16))
 
 
 def _alive(session: _Session, now: float) -> bool:

@@ -1,22 +1,44 @@
 """`keyserver`: the only code that reads argv or exits."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
-from keyserver.commands.audit import audit
-from keyserver.commands.nouns import key, label, lease, machine, policy, token, user
-from keyserver.commands.server import init, serve
 from keyserver.errors import KeyServerError
 from keyserver.home import Home
 from keyserver.secret_store import SecretStoreError
 from policy import PolicyError
 
+_COMMANDS = {
+    "init": "server",
+    "serve": "server",
+    "token": "nouns",
+    "machine": "nouns",
+    "user": "nouns",
+    "policy": "policies",
+    "lease": "nouns",
+    "label": "nouns",
+    "key": "nouns",
+    "audit": "audit",
+}
+"""Command to the file in `commands/` that has it; imported when it is asked for, which saves most half a second."""
 
-class _Guarded(click.Group):
-    """Turns named failures into one line on stderr and their exit code."""
+
+class _Commands(click.Group):
+    """Finds commands, and turns named failures into one line on stderr and their exit code."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"keyserver.commands.{_COMMANDS[name]}"), name)
+        assert isinstance(command, click.Command)
+        return command
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -32,7 +54,7 @@ class _Guarded(click.Group):
             context.exit(6)
 
 
-@click.group(cls=_Guarded)
+@click.group(cls=_Commands)
 @click.option(
     "--home",
     required=True,
@@ -45,10 +67,6 @@ class _Guarded(click.Group):
 def cli(context: click.Context, home: Path) -> None:
     """The GrantFS key server."""
     context.obj = Home(home.absolute())
-
-
-for command in (init, serve, token, machine, user, policy, lease, label, key, audit):
-    cli.add_command(command)
 
 
 def main() -> None:

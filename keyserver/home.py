@@ -106,7 +106,8 @@ class Home:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Only one process serves a home. Raises `Conflict` when another one does."""
+        """Only one process serves a home. Raises `Conflict` when another one does, `NotReady` where there is none."""
+        self.config()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

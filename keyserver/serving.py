@@ -13,7 +13,7 @@ import msgspec
 import uvicorn
 import uvloop
 
-from keyserver.changes import Change
+from keyserver.changes import Announce, Change
 from keyserver.errors import Malformed, NotReady
 from keyserver.home import Addresses, Home
 from keyserver.messages import PushEvent
@@ -84,12 +84,7 @@ def serve(
         store = Store(home.database)
         store.upgrade()
         loop, hub = runner.get_loop(), Hub()
-
-        def announce(event: PushEvent, machine: str) -> None:
-            loop.call_soon_threadsafe(hub.deliver, event, machine)
-
-        service = KeyService(store, root, clock, announce)
-        hub.resume(service.pushes)
+        service = KeyService(store, root, clock, announcer(loop, hub))
         tls = ServerTls(service.authority, names, clock())
         try:
             with agent.open() as agent_socket, admin.open() as admin_socket:
@@ -99,9 +94,21 @@ def serve(
                     admin_url=f"https://{host}:{admin_socket.getsockname()[1]}",
                     pid=os.getpid(),
                 )
+
+                def started() -> None:
+                    home.write_private(home.addresses_file, msgspec.json.encode(addresses))
+                    ready(addresses)
+
+                async def until_told() -> None:
+                    stopping = asyncio.Event()
+                    for number in (signal.SIGTERM, signal.SIGINT):
+                        loop.add_signal_handler(number, stopping.set)
+                    sockets = agent_socket, admin_socket
+                    await run(service, hub, tls, sockets, addresses.agent_url, started, stopping)
+
                 service.start()
                 try:
-                    runner.run(_run(home, service, hub, tls, agent_socket, admin_socket, addresses, ready))
+                    runner.run(until_told())
                 finally:
                     home.addresses_file.unlink(missing_ok=True)
                     service.stop()
@@ -109,42 +116,44 @@ def serve(
             store.close()
 
 
-async def _run(
-    home: Home,
+def announcer(loop: asyncio.AbstractEventLoop, hub: Hub) -> Announce:
+    """Hands pushes from the writer's thread to the event loop."""
+
+    def announce(event: PushEvent, machine: str) -> None:
+        loop.call_soon_threadsafe(hub.deliver, event, machine)
+
+    return announce
+
+
+async def run(
     service: KeyService,
     hub: Hub,
     tls: ServerTls,
-    agent_socket: socket.socket,
-    admin_socket: socket.socket,
-    addresses: Addresses,
-    ready: Callable[[Addresses], None],
+    sockets: tuple[socket.socket, socket.socket],
+    agent_url: str,
+    started: Callable[[], None],
+    stopping: asyncio.Event,
 ) -> None:
+    """Serves a started service on the agent's and the admin's socket until `stopping` is set."""
+    hub.resume(service.pushes)
     agent_app = AgentPort(service, hub).app()
-    admin_app = AdminPort(service, lambda: hub.connected, addresses.agent_url).app(Console(service).router())
+    admin_app = AdminPort(service, lambda: hub.connected, agent_url).app(Console(service).router())
     servers = [
         _Server(_config(agent_app, lambda *_: tls.agent)),
         _Server(_config(admin_app, lambda *_: tls.admin)),
     ]
-
-    def stop() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for server, each in zip(servers, sockets, strict=True):
+            tasks.create_task(server.serve([each]))
+        while not all(server.started for server in servers):
+            await asyncio.sleep(0.01)
+        started()
+        chores = tasks.create_task(_chores(service, tls))
+        await stopping.wait()
+        chores.cancel()
         hub.close()
         for server in servers:
             server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    async with asyncio.TaskGroup() as tasks:
-        running = [
-            tasks.create_task(server.serve([each]))
-            for server, each in zip(servers, (agent_socket, admin_socket), strict=True)
-        ]
-        while not all(server.started for server in servers) and not any(task.done() for task in running):
-            await asyncio.sleep(0.01)
-        home.write_private(home.addresses_file, msgspec.json.encode(addresses))
-        ready(addresses)
-        chores = tasks.create_task(_chores(service, tls))
-        await asyncio.wait(running)
-        chores.cancel()
 
 
 async def _chores(service: KeyService, tls: ServerTls) -> None:

@@ -1,14 +1,11 @@
-"""Commands that ask the running server: token, machine, user, policy, lease, label, key."""
+"""Commands that ask the running server: token, machine, user, lease, label, key."""
 
-from pathlib import Path
 from urllib.parse import quote
 
 import click
 
 from keyserver.admin_client import AdminClient
-from keyserver.bundles import Bundles
 from keyserver.commands.output import output_option, show, show_one
-from keyserver.commands.server import policy_files
 from keyserver.errors import NotFound
 from keyserver.home import Home
 
@@ -110,37 +107,6 @@ def user_disable(home: Home, name: str, output: str) -> None:
 def user_enable(home: Home, name: str, output: str) -> None:
     """Give a disabled person their rights back."""
     show_one(AdminClient(home).post(f"/users/{quote(name, safe='')}/enable"), output)
-
-
-@click.group()
-def policy() -> None:
-    """The departments' rules in force."""
-
-
-@policy.command("upload")
-@click.argument("folder", type=click.Path(exists=True, path_type=Path))
-@output_option
-@click.pass_obj
-def policy_upload(home: Home, folder: Path, output: str) -> None:
-    """Put the policy in FOLDER in force on all machines."""
-    files = policy_files(folder)
-    Bundles.parse(files)
-    show_one(AdminClient(home).post("/policy", {"files": files}), output)
-
-
-@policy.command("show")
-@output_option
-@click.pass_obj
-def policy_show(home: Home, output: str) -> None:
-    """The policy in force, as it was uploaded."""
-    answer = AdminClient(home).get("/policy")
-    if output != "table":
-        show_one(answer, output)
-        return
-    files = answer.pop("files")
-    show_one(answer, output)
-    for name, text in files.items():
-        click.echo(f"\n# {name}\n{text.rstrip()}")
 
 
 @click.group()

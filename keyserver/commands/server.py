@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from keyserver.bundles import Bundles
+from keyserver.commands.policies import policy_files
 from keyserver.errors import Malformed
 from keyserver.home import Addresses, Home, HomeConfig
 from keyserver.keys.root import create_root_key
@@ -17,7 +17,7 @@ from keyserver.service import Founding, found, new_company
 from keyserver.serving import Listener
 from keyserver.serving import serve as run_server
 from keyserver.store.database import Store
-from policy import read_files
+from policy import load
 
 
 @click.command()
@@ -43,7 +43,7 @@ def init(
 ) -> None:
     """Make a new key server: CA, root key, first admin, first policy."""
     policy = policy_files(folder)
-    Bundles.parse(policy)
+    load(policy)
     if admin_password_file is not None:
         password = admin_password_file.read_text().removesuffix("\n")
         if len(password) < 12:
@@ -89,11 +89,3 @@ def serve(home: Home, agent: str, admin: str, names: tuple[str, ...]) -> None:
         click.echo("ready")
 
     run_server(home, Listener.parse(agent), Listener.parse(admin), names, time.time, ready)
-
-
-def policy_files(folder: Path) -> dict[str, str]:
-    """File name to text of a policy folder. Raises `PolicyError`, `Malformed` where there is none."""
-    files = {Path(path).name: text for path, text in read_files([folder]).items()}
-    if not files:
-        raise Malformed(f"{folder} holds no policy: expected *.yaml")
-    return files

@@ -21,6 +21,11 @@ class LimitBodies:
             await self._app(scope, receive, send)
             return
         limit = self._larger.get(scope["path"], self._limit)
+        error = TooLarge(f"the body may have {limit} bytes")
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > limit:
+            await failure(error)(scope, receive, send)
+            return
         taken = 0
 
         async def counted() -> Message:
@@ -28,10 +33,10 @@ class LimitBodies:
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > limit:
-                raise TooLarge(f"the body may have {limit} bytes")
+                raise error
             return message
 
         try:
             await self._app(scope, counted, send)
-        except TooLarge as error:
-            await failure(error)(scope, receive, send)
+        except TooLarge as refused:
+            await failure(refused)(scope, receive, send)
