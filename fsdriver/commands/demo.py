@@ -164,7 +164,7 @@ class _Demo:
 
     def _departments(self) -> tuple[str, ...]:
         shown = json.loads(self._run("keyserver", "--home", self.server_home, "label", "list", "-o", "json"))
-        return tuple(sorted({label["label"].partition("/")[0] for label in shown} - {"company"}))
+        return tuple(sorted({label["name"].partition("/")[0] for label in shown} - {"company"}))
 
     def _make_folders(self, policy: Path) -> None:
         """The folders that labels name, so that there is a place for everything."""

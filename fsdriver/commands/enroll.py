@@ -19,7 +19,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.option("--server", required=True, metavar="URL", help="The key server's admin address, https://HOST:PORT.")
-@click.option("--token-file", type=click.File("r"), default="-", show_default=True,
+@click.option("--token-file", type=click.Path(path_type=Path, allow_dash=True), default="-", show_default=True,
               help="Where the join token is read from; a token among the arguments would be seen by everybody.")
 @click.option("--store", required=True, type=_DIRECTORY, help="Where the sealed files lie.")
 @click.option("--drive", required=True, type=_DIRECTORY, help="Where the drive is mounted.")
@@ -32,7 +32,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 def enroll(
     context: click.Context,
     server: str,
-    token_file: "click.utils.LazyFile",
+    token_file: Path,
     store: Path,
     drive: Path,
     name: str,
@@ -41,10 +41,12 @@ def enroll(
     exec_allowed: bool,
 ) -> None:
     """Enrol this machine with a one-use token from `keyserver token create`."""
-    if token_file.name in ("-", "<stdin>") and sys.stdin.isatty():
+    if str(token_file) != "-":
+        token = token_file.read_text()
+    elif sys.stdin.isatty():
         token = click.prompt("Join token", hide_input=True, err=True)
     else:
-        token = token_file.read()
+        token = sys.stdin.read()
     settings = SecretSettings(backend=secret_backend, passphrase=passphrase)  # type: ignore[arg-type]  # click checked it
     try:
         home = enrol_machine(

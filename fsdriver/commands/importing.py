@@ -8,6 +8,7 @@ without the plaintext view, and says a digest of what it holds, which is compare
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ def import_(context: click.Context, source: Path, target: Path, delete: bool) ->
     run = _Import(home_of(context).path, delete)
     entries = list(_entries(source, target))
     total = sum(size for *_, size in entries)
-    with click.progressbar(length=max(total, 1), label="Sealing", file=click.get_text_stream("stderr")) as progress:
+    with click.progressbar(length=max(total, 1), label="Sealing", file=sys.stderr) as progress:
         for path, into, size in entries:
             try:
                 _bring(run, path, into)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import click
 
-from fsdriver.audit_spool import SpoolFailed
 from fsdriver.commands.failure import CommandFailed
 from fsdriver.commands.home import home_of
 from fsdriver.control import ControlError, ask
 from fsdriver.device import MountRefused
+from fsdriver.errors import SpoolFailed
 from fsdriver.exitcodes import ExitCode
 from fsdriver.filesystem import StoreInUse, StoreRefused
 from fsdriver.machine import MachineError
