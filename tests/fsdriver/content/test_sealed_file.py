@@ -284,7 +284,7 @@ def test_dirty_memory_is_bounded(fd):
     file.flush()
     for index in range(1000):
         file.write(index * CHUNK_SIZE, b"x")
-        assert len(file._dirty) * CHUNK_SIZE <= (8 << 20) + CHUNK_SIZE
+        assert file._draft.waiting <= (8 << 20) + CHUNK_SIZE
     file.close()
     assert reopened(fd).read(999 * CHUNK_SIZE, 2) == b"x\0"
 
