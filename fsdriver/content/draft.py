@@ -206,14 +206,12 @@ class Draft:
         """The content of a chunk inside the file, held in memory from now on."""
         plain = self.dirty.get(index)
         if plain is None:
-            holes = self.slots.holes
-            content = None
-            if holes.find(index) is None:
-                content = self.slots.load(index)
-            if content is None:
+            if self.slots.holes.find(index) is None:
+                plain = self.slots.load(index)
+            if plain is None:
                 self._fill(index)
-                content = ZEROS[: self._chunk]
-            plain = self.dirty[index] = bytearray(content)
+                plain = bytearray(self._chunk)
+            self.dirty[index] = plain
         return plain
 
     def _fill(self, index: int) -> None:
