@@ -40,6 +40,8 @@ FILE_ID_AT = 40
 _TAG_AT = 120
 _TAG_END = 152
 _NO_TAG = bytes(32)
+_RESERVED = bytes(TEXT_AT - _TAG_END)
+_RESERVED_TAIL = bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE)
 
 
 class Header(NamedTuple):
@@ -78,14 +80,14 @@ class Header(NamedTuple):
             raise FormatUnknown(f"cipher suite {suite} is not known to this program")
         if not CHUNK_SIZE_MIN <= chunk_size <= CHUNK_SIZE_MAX or chunk_size & (chunk_size - 1):
             raise HeaderDamaged(f"chunk size {chunk_size} is not a power of two from 4 KiB to 1 MiB")
-        if any(data[_TAG_END:TEXT_AT]) or any(data[COMMIT_AT + COMMIT_SIZE : HEADER_SIZE]):
+        if data[_TAG_END:TEXT_AT] != _RESERVED or data[COMMIT_AT + COMMIT_SIZE : HEADER_SIZE] != _RESERVED_TAIL:
             raise HeaderDamaged("reserved bytes of the header are not zero")
         encoded, _, padding = data[TEXT_AT:SLOTS_AT].partition(b"\0")
         try:
             text = encoded.decode()
         except UnicodeDecodeError:
             raise HeaderDamaged("the header's text is not UTF-8") from None
-        if any(padding):
+        if padding.strip(b"\0"):
             raise HeaderDamaged("the header's text is not padded with zeros")
         found = [WrapSlot.parse(data[at : at + WRAP_SLOT_SIZE]) for at in range(SLOTS_AT, SIGNATURE_AT, WRAP_SLOT_SIZE)]
         return cls(
