@@ -40,6 +40,28 @@ FILE_ID_AT = 40
 _TAG_AT = 120
 _TAG_END = 152
 _NO_TAG = bytes(32)
+_ZEROS_FIELDS = bytes(TEXT_AT - _TAG_END)
+_ZEROS_END = bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE)
+PEEK_SIZE = _FIELDS.size
+
+
+class Belonging(NamedTuple):
+    """Whose a sealed file is, by the (unverified) fields of its header."""
+
+    file_id: bytes
+    company: bytes
+    label: bytes
+
+
+def peek(data: bytes) -> Belonging:
+    """Whose file begins with the PEEK_SIZE bytes of `data`: for decisions that need no key, such as who may delete it.
+    Raises HeaderDamaged or FormatUnknown."""
+    if len(data) < PEEK_SIZE or data[: len(MAGIC)] != MAGIC:
+        raise HeaderDamaged("not a sealed file")
+    _, major, _, _, incompatible, _, _, file_id, company, label, _, _ = _FIELDS.unpack_from(data)
+    if major != MAJOR or incompatible:
+        raise FormatUnknown(f"format {major}, features {incompatible:#x}: newer than this program")
+    return Belonging(file_id, company, label)
 _RESERVED = bytes(TEXT_AT - _TAG_END)
 _RESERVED_TAIL = bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE)
 
