@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fsdriver.device import ring
 from fsdriver.device.dispatch import Dispatcher, Handler
-from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, unmount
+from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, real_path, unmount
 from fsdriver.device.notify import Notifier
 from fsdriver.device.nudge import Nudger
 from fsdriver.device.pool import Pool
@@ -33,7 +33,7 @@ MOST_THREADS = 4
 
 
 class Session:
-    """A drive on a mount point. Use once: start, (wait,) stop."""
+    """A drive on a mount point. Use once: start, (wait,) stop. Threads do not survive a fork: daemonize before."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Session:
 
     def _start_rings(self, device: int) -> bool:
         """False, and nothing left, where a ring cannot be made: the kernel then goes on using /dev/fuse."""
-        self._nudger = Nudger(self._point.absolute())
+        self._nudger = Nudger(real_path(self._point))
         self._nudger.start()
         self._rings = [
             RingServer(number, possible_cpus(), device, self._dispatcher, self._nudger)
@@ -133,6 +133,7 @@ class Session:
     def _end_rings(self, deadline: float) -> bool:
         if self._nudger is not None:
             self._nudger.stop()
+            self._nudger.join(max(0.1, deadline - time.monotonic()))
         for server in self._rings:
             server.stop()
         for server in self._rings:

@@ -5,9 +5,9 @@ queues once each has an entry: a header block and a payload buffer of ours. It p
 Here every server has entries in every queue:
 
 - server 0 follows the callers: it runs on the CPU whose requests it gets, so that nobody is woken across CPUs. It was
-  the last to answer, so it gets the next request, and while it keeps up it does so alone: two threads that need the
-  interpreter lock for every request cost more than they gain (docs/performance: two callers, 27,000 stats a second
-  against 17,000 with a server pinned to each CPU, for a third of the CPU time).
+  the last to answer, so it gets the next request, and while it keeps up it does so alone. Two threads that need the
+  interpreter lock for every request cost more than they gain: two processes that stat got 27,000 stats a second from
+  this and 20,000 from a server pinned to each CPU, which used twice the CPU time (two CPUs, medians of four).
 - the others get what comes while server 0 is in a handler (which reads the disk or deciphers without that lock), and
   run where there is room.
 
