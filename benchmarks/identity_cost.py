@@ -59,31 +59,35 @@ def microseconds(call: Callable[[], object], times: int, rounds: int = 9) -> flo
 
 def main(libraries: int) -> None:
     """Measure and print."""
+
+    def say(name: str, value: float, unit: str) -> None:
+        sys.stdout.write(f"{name:20}{value:10.2f} {unit}\n")
+
     now = [0.0]
     callers = Callers(now=lambda: now[0])
     callers.set_programs([ProgramEntry(PYTHON, PACKAGES, jit=True)])
     with process(libraries) as (pid, mappings):
         hashing = microseconds(lambda: callers.identify(pid, 0), 1, 1)
-        print(f"{mappings} executable mappings; why unlisted: {callers.identify(pid, 0).why_unlisted or 'listed'}")
-        print(f"hashing            {hashing / 1000:10.1f} ms")
+        say("executable mappings", mappings, "")
+        say("hashing", hashing / 1000, "ms")
         firsts = []
         for _ in range(7):
             with process(libraries) as (other, _):
                 firsts.append(microseconds(lambda pid=other: callers.identify(pid, 0), 1, 1))  # type: ignore[misc]
-        print(f"first              {statistics.median(firsts) / 1000:10.2f} ms")
+        say("first", statistics.median(firsts) / 1000, "ms")
 
         def a_second_later() -> None:
             now[0] += 1.0
             callers.identify(pid, 0)
 
-        print(f"every second       {microseconds(a_second_later, 5) / 1000:10.2f} ms")
+        say("every second", microseconds(a_second_later, 5) / 1000, "ms")
         callers.identify(pid, 0)
-        print(f"known, thorough    {microseconds(lambda: callers.known(pid, 0, thorough=True), 1000):10.1f} µs")
-        print(f"known              {microseconds(lambda: callers.known(pid, 0), 5000):10.1f} µs")
+        say("known, thorough", microseconds(lambda: callers.known(pid, 0, thorough=True), 1000), "µs")
+        say("known", microseconds(lambda: callers.known(pid, 0), 5000), "µs")
     with subprocess.Popen(["/usr/bin/sleep", "100"]) as sleeper:
         firsts = [microseconds(lambda: Callers.identify(callers, sleeper.pid, 0), 1, 1)]
-        print(f"unlisted, first    {firsts[0]:10.1f} µs")
-        print(f"unlisted, known    {microseconds(lambda: callers.known(sleeper.pid, 0, thorough=True), 5000):10.1f} µs")
+        say("unlisted, first", firsts[0], "µs")
+        say("unlisted, known", microseconds(lambda: callers.known(sleeper.pid, 0, thorough=True), 5000), "µs")
         sleeper.kill()
     callers.close()
 

@@ -5,6 +5,7 @@ hash files. What is known about a process is bound to its memory and to an open 
 reused pid inherits it. Design section 5; research R1 section 4 lists the ways round such checks that were tried.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -70,10 +71,19 @@ class _Known:
 
 
 class _Thread:
-    __slots__ = ("caller", "known", "looked_at", "seen_at", "status", "uid", "verdict")
+    __slots__ = ("admitted", "caller", "known", "looked_at", "seen_at", "status", "uid", "verdict")
 
-    def __init__(self, known: _Known, verdict: Verdict, status: Status, caller: Caller, now: float) -> None:
-        self.known, self.verdict, self.status, self.caller, self.uid = known, verdict, status, caller, caller.uid
+    def __init__(
+        self,
+        known: _Known,
+        verdict: Verdict,
+        status: Status,
+        admitted: frozenset[Namespaces],
+        caller: Caller,
+        now: float,
+    ) -> None:
+        self.known, self.verdict, self.status, self.admitted = known, verdict, status, admitted
+        self.caller, self.uid = caller, caller.uid
         self.seen_at = self.looked_at = now
 
 
@@ -91,7 +101,8 @@ class Callers:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = Files()
-        self._examiner = Examiner(self._files, packages or Dpkg(), now)
+        self._packages = packages or Dpkg()
+        self._examiner = Examiner(self._files, self._packages, now)
         self._drive = drive
         self._now = now
         self._programs = Programs((), self._files, drive)
@@ -111,21 +122,37 @@ class Callers:
 
     def set_programs(self, entries: Iterable[ProgramEntry]) -> None:
         """Make these the listed programs. Hashes their files first; until it is done the earlier list holds."""
-        self._programs = Programs(entries, self._files, self._drive)
+        programs = Programs(entries, self._files, self._drive)
+        with self._lock:
+            self._programs = programs
+
+    def warm(self) -> None:
+        """Hash the libraries of the listed packages, so that the first open by a large program need not wait for it.
+
+        Takes seconds; made for a thread of its own.
+        """
+        for package in dict.fromkeys(name for entry in self._programs.entries for name in entry.packages):
+            for path in self._packages.files(package):
+                if b".so" in path:
+                    with contextlib.suppress(OSError):
+                        self._files.facts(path)
 
     def admit(self, pid: int) -> Callable[[], None]:
         """Let processes in the namespaces of `pid`, which the daemon itself has started there, count as listed ones.
 
-        Returns the function that ends it, to be called before the last of those processes is gone, because the kernel
-        gives the numbers of namespaces again.
+        Returns the function that ends it. Raises OSError if there is no such process.
         """
-        namespaces = Process(pid, pid).namespaces(pid)
+        process = Process(pid, pid)
+        held = process.hold_namespaces(pid)  # else the kernel could give their numbers to others
+        namespaces = process.namespaces(pid)
         with self._lock:
             self._admitted |= {namespaces}
 
         def dismiss() -> None:
             with self._lock:
                 self._admitted -= {namespaces} - {self._own}
+            while held:
+                os.close(held.pop())
 
         return dismiss
 
@@ -142,6 +169,8 @@ class Callers:
             return None
         known, verdict = thread.known, thread.verdict
         if known.verdict is not verdict or verdict.programs is not self._programs:
+            return None
+        if thread.admitted is not self._admitted:
             return None
         now = self._now()
         if not thorough and now - thread.seen_at < recent:
@@ -182,7 +211,7 @@ class Callers:
             # Decided before any lock: a thread of ours that hashes a program may hold it and wait for this answer.
             return _outsider(tid, uid, pid, "it is the drive's own daemon")
         known = self._remembered(pid, tid) or _Known(Process(pid, tid))
-        process, programs = known.process, self._current_programs()
+        process, programs, admitted = known.process, self._current_programs(), self._admitted
         if process.stat().kernel:
             raise CallerRefused(f"thread {tid} belongs to the kernel")
         now = self._now()
@@ -190,10 +219,10 @@ class Callers:
         verdict = known.verdict
         if verdict is None or verdict.programs is not programs or not self._holds(verdict, process, tid, status):
             verdict = self._examiner.examine(process, tid, status.code_kb, programs, verdict)
-        caller = _caller(tid, uid, status, verdict, self._unfit(process, tid, uid, status))
+        caller = _caller(tid, uid, status, verdict, _unfit(process, tid, uid, status, admitted))
         if not known.same(verdict):
             raise CallerRefused(f"process {pid} became another program while it was examined")
-        self._remember(known, _Thread(known, verdict, status, caller, now))
+        self._remember(known, _Thread(known, verdict, status, admitted, caller, now))
         return caller
 
     def _remembered(self, pid: int, tid: int) -> _Known | None:
@@ -205,15 +234,6 @@ class Callers:
             return known if known.same(known.verdict) else None
         except OSError:
             return None
-
-    def _unfit(self, process: Process, tid: int, uid: int, status: Status) -> str:
-        if set(status.uids) != {uid}:
-            return "its real, effective, saved and filesystem user differ"
-        if status.tracer:
-            return f"process {status.tracer} is tracing it"
-        if process.namespaces(tid) not in self._admitted:
-            return "it runs in another user, pid or mount namespace than the drive"
-        return ""
 
     def _holds(self, verdict: Verdict, process: Process, tid: int, status: Status) -> bool:
         if verdict.program is None:
@@ -264,6 +284,17 @@ class Callers:
     def _forget(self, pid: int) -> None:
         for tid in self._processes.pop(pid).threads:
             self._threads.pop(tid, None)
+
+
+def _unfit(process: Process, tid: int, uid: int, status: Status, admitted: frozenset[Namespaces]) -> str:
+    """Why the thread cannot stand for its program now, "" if it can."""
+    if set(status.uids) != {uid}:
+        return "its real, effective, saved and filesystem user differ"
+    if status.tracer:
+        return f"process {status.tracer} is tracing it"
+    if process.namespaces(tid) not in admitted:
+        return "it runs in another user, pid or mount namespace than the drive"
+    return ""
 
 
 def _caller(tid: int, uid: int, status: Status, verdict: Verdict, unfit: str) -> Caller:

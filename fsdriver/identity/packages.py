@@ -29,6 +29,9 @@ class Packages(Protocol):
     def owners(self, path: bytes) -> tuple[Owner, ...]:
         """Every package whose manifest lists the file `path` (absolute, directories without symlinks)."""
 
+    def files(self, package: str) -> list[bytes]:
+        """The programs and libraries (and what else lies beside them) of an installed package."""
+
     def state(self) -> object:
         """A value that is equal for as long as nothing was installed, upgraded or removed."""
 
@@ -61,19 +64,27 @@ class Dpkg:
     def owners(self, path: bytes) -> tuple[Owner, ...]:
         """See `Packages.owners`. The first call after a change reads all manifests (about 0.1 s for 800 packages)."""
         with self._lock:
-            state = self.state()
-            if state != self._loaded:
-                self._load()
-                self._loaded = state
+            self._reload()
             owners = self._asked.get(path)
             if owners is None:
                 names = [self._names[number] for number in self._candidates(path)]
-                owners = tuple(
-                    Owner(name.partition(":")[0], "md5", md5) for name in names for md5 in self._find(name, path)
-                )
+                owners = tuple(Owner(_plain(name), "md5", md5) for name in names for md5 in self._find(name, path))
                 if owners:  # a path that no package lists may be anybody's invention: not worth the memory
                     self._asked[path] = owners
             return owners
+
+    def files(self, package: str) -> list[bytes]:
+        """See `Packages.files`."""
+        with self._lock:
+            self._reload()
+            names = [name for name in self._names if _plain(name) == package]
+            return [path for name in names for _, path in self._manifest(name)]
+
+    def _reload(self) -> None:
+        state = self.state()
+        if state != self._loaded:
+            self._load()
+            self._loaded = state
 
     def _candidates(self, path: bytes) -> Iterator[int]:
         wanted = hash(path) & _HASH_MASK
@@ -120,11 +131,15 @@ class Dpkg:
         for digest, relative in _LINE.findall(text):
             path = self._real(relative)
             moved, keeper = self._diverted.get(path, (path, ""))
-            yield digest.decode(), path if keeper == name.partition(":")[0] else moved
+            yield digest.decode(), path if keeper == _plain(name) else moved
 
     def _real(self, relative: bytes) -> bytes:
         first, _, rest = relative.partition(b"/")
         return b"%s/%s/%s" % (self._prefix, self._merged.get(first, first), rest)
+
+
+def _plain(name: str) -> str:
+    return name.partition(":")[0]  # without the architecture
 
 
 def _times(path: Path) -> tuple[int, int]:

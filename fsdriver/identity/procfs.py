@@ -20,6 +20,7 @@ _STATUS = re.compile(
 )
 _PF_FORKNOEXEC = 0x40  # <linux/sched.h>: forked, and has not called exec since
 _PF_KTHREAD = 0x200000
+_NAMESPACES = ("user", "pid", "mnt")
 _AT_STATX_DONT_SYNC = 0x4000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_INO_AT, _STATX_CTIME_AT, _STATX_DEV_AT = 32, 96, 136  # struct statx, <linux/stat.h>
@@ -135,6 +136,12 @@ class Process:
         """The namespaces of its thread `tid`. PermissionError where the kernel hides them."""
         return _namespaces(f"task/{tid}/ns", self.directory)
 
+    def hold_namespaces(self, tid: int) -> list[int]:
+        """New descriptors that keep these namespaces; the caller closes them."""
+        return [
+            os.open(f"task/{tid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.directory) for kind in _NAMESPACES
+        ]
+
     def arguments(self, tid: int) -> list[str]:
         """Its argument vector, which the process itself can have rewritten."""
         text = _read(f"task/{tid}/cmdline", self.directory, 65536)
@@ -171,5 +178,5 @@ def _parse_status(text: bytes) -> Status:
 
 
 def _namespaces(folder: str, directory: int | None) -> Namespaces:
-    user, pid, mount = (os.readlink(f"{folder}/{kind}", dir_fd=directory) for kind in ("user", "pid", "mnt"))
+    user, pid, mount = (os.readlink(f"{folder}/{kind}", dir_fd=directory) for kind in _NAMESPACES)
     return user, pid, mount

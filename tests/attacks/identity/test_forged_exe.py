@@ -55,7 +55,7 @@ def test_a_file_bound_over_the_program_in_another_mount_namespace(callers: Calle
         assert naive(process.pid)
         assert not is_listed(ask(callers, process.pid))
         dismiss = callers.admit(process.pid)
-        assert callers.identify(process.pid, 0).why_unlisted == "its program file was replaced since it started"
+        assert ask(callers, process.pid).why_unlisted == "its program file was replaced since it started"
         dismiss()
 
 
@@ -63,9 +63,13 @@ def test_a_program_that_the_daemon_started_in_another_mount_namespace(callers: C
     with running(["unshare", "-m", *FOREVER]) as process:
         assert not is_listed(ask(callers, process.pid))
         dismiss = callers.admit(process.pid)
-        assert is_listed(callers.identify(process.pid, 0))
+        assert callers.known(process.pid, 0) is None
+        assert is_listed(ask(callers, process.pid))
+        assert callers.known(process.pid, 0)
         dismiss()
-        assert not is_listed(callers.identify(process.pid, 0))
+        dismiss()
+        assert callers.known(process.pid, 0) is None
+        assert not is_listed(ask(callers, process.pid))
 
 
 def test_a_detached_mount_gives_its_files_any_path(callers: Callers, place: Path):

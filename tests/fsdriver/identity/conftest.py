@@ -1,6 +1,8 @@
 """Callers with a policy that lists three of the system's programs."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +23,12 @@ def callers(dpkg: Dpkg) -> Iterator[Callers]:
     made.set_programs(LISTED)
     yield made
     made.close()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that every user may enter."""
+    with tempfile.TemporaryDirectory(prefix="attack-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path

@@ -106,5 +106,8 @@ class Joined:
     def owners(self, path: bytes) -> tuple[Owner, ...]:
         return tuple(owner for database in self._databases for owner in database.owners(path))
 
+    def files(self, package: str) -> list[bytes]:
+        return [path for database in self._databases for path in database.files(package)]
+
     def state(self) -> object:
         return tuple(database.state() for database in self._databases)

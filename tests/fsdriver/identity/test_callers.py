@@ -142,6 +142,16 @@ def test_a_listed_link_is_followed_again_after_a_while(tmp_path: Path, dpkg: Dpk
     callers.close()
 
 
+def test_libraries_of_listed_packages_can_be_hashed_beforehand(dpkg: Dpkg, monkeypatch: pytest.MonkeyPatch):
+    callers = Callers(packages=dpkg)
+    callers.set_programs([ProgramEntry("/usr/bin/getent", ("libc-bin", "libc6", "none"))])
+    callers.warm()
+    libc = os.path.realpath("/usr/lib/x86_64-linux-gnu/libc.so.6")
+    facts = callers._files.facts(libc)
+    assert callers._files.facts(libc) is facts
+    callers.close()
+
+
 def test_a_new_policy_applies_to_processes_already_known(callers: Callers):
     with running(FOREVER) as process:
         assert is_listed(ask(callers, process.pid))

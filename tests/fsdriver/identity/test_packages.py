@@ -86,6 +86,13 @@ def test_an_upgrade_is_seen(admin: Path):
     assert [owner.digest for owner in dpkg.owners(path)] == [ONE]
 
 
+def test_the_files_of_a_package(admin: Path):
+    install(admin, "tool:amd64", f"{ZERO}  bin/tool", f"{ZERO}  usr/share/doc/tool", f"{ZERO}  usr/lib/tool.so")
+    root = admin.parent / "root"
+    files = Dpkg(admin, root).files("tool")
+    assert files == [os.fsencode(root / "usr/bin/tool"), os.fsencode(root / "usr/lib/tool.so")]
+
+
 def test_a_removed_package_owns_nothing(admin: Path):
     (admin / "info/gone.list").write_text("/opt/gone\n")
     assert owners(admin, "/opt/gone") == []
