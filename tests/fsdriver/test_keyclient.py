@@ -18,6 +18,8 @@ from keyserver import messages as m
 from keyserver.sealing import Binding, SealingKey, SecretKey, seal
 from keyserver.secret_store import SecretSettings
 from policy import Bundle, Person, ProgramFacts, load, preview_label_ids
+from tests.fsdriver.test_witness import PUBLIC as LOG_PUBLIC
+from tests.fsdriver.test_witness import note as log_note
 from tests.loopback import COMPANY, MACHINE, Company, KeyServer, failure, lend
 
 LABEL = bytes.fromhex("aa" * 16)
@@ -144,7 +146,7 @@ class World:
                 mode="root",
                 secrets=SecretSettings("sealed-file"),
                 bundle_key=company.bundle_key.public_key().public_bytes_raw(),
-                log_key=b"l" * 32,
+                log_key=LOG_PUBLIC,
             )
         )
         self.certificate = company.issue(self.key.public_key())
@@ -477,6 +479,27 @@ def test_a_refused_sync_ends_offline_terms_but_not_leases(world):
     world.client.key_for(LABEL)
     (lease,) = world.client.leases.status()
     assert lease.usable_until == lease.expires
+
+
+def test_a_log_that_became_shorter_is_recorded_and_shown(world):
+    sync = world.brain.sync
+    notes = [log_note(9), log_note(5), log_note(5)]
+
+    def with_note(body):
+        return msgspec.structs.replace(sync(body), checkpoint=notes.pop(0) if notes else "")
+
+    world.server.answers.by_path["/sync"] = with_note
+    world.start()
+    assert world.client.status().log_problem == ""
+    world.client.sync_soon()
+    eventually(lambda: len(notes) == 1)
+    world.client.sync_soon()
+    eventually(lambda: not notes)
+    eventually(lambda: "had 9" in world.client.status().log_problem)
+    world.client.key_for(LABEL)
+    assert world.client.flush(3)
+    assert [msgspec.json.decode(r)["event"] for r in world.brain.records] == ["rollback"]
+    assert world.home.last_sync().checkpoint == log_note(9)
 
 
 def test_stop_is_prompt_while_the_server_hangs(world):

@@ -221,6 +221,8 @@ def test_the_server_away_and_back(server, machine):
     eventually(lambda: machine.client.leases.holds(label, machine.client.clock.now()), 40)
     assert machine.client.flush(40)
     assert machine.client.status().spool_waiting == 0
+    assert machine.client._checkpoint is not None
+    assert machine.client.status().log_problem == ""
 
 
 def test_a_banned_machine_forgets_everything(server, machine):
