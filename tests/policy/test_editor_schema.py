@@ -90,6 +90,7 @@ BAD = [
     ("folders: [/sales/contracts/**], ", ""),
     ("/sales/contracts/**", "/sales/contracts"),
     ("/sales/contracts/**", "/sales/**/**"),
+    ("/sales/contracts/**", "/sales /contracts/**"),
     ("/sales/contracts/**", "/sales/c*/**"),
     ("name: office-edits-clients", "name: default"),
     ('users: ["@sales"]', "users: li"),

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policy.folders import FolderMap, clashes, split_pattern
@@ -17,6 +17,7 @@ def covers(pattern: str, path: str) -> int | None:
     return len(wanted) if matches else None
 
 
+@settings(deadline=None)
 @given(st.sets(patterns, max_size=5), paths)
 def test_the_deepest_folder_wins_and_of_equals_the_more_literal(drawn, path):
     if any(clashes({pattern: split_pattern(pattern) for pattern in drawn})):
@@ -28,6 +29,7 @@ def test_the_deepest_folder_wins_and_of_equals_the_more_literal(drawn, path):
     assert found == (max(candidates)[2] if candidates else None)
 
 
+@settings(deadline=None)
 @given(patterns, patterns)
 def test_two_patterns_clash_when_some_path_has_two_answers(left, right):
     if left == right:
@@ -43,6 +45,7 @@ def test_two_patterns_clash_when_some_path_has_two_answers(left, right):
     assert bool(list(clashes({"l": split_pattern(left), "r": split_pattern(right)}))) is not apart_or_nested
 
 
+@settings(deadline=None)
 @given(st.sets(patterns, max_size=4), paths)
 def test_a_boundary_is_a_folder_of_a_pattern_or_above_one(drawn, directory):
     names = [name for name in directory.split("/") if name]
