@@ -126,7 +126,7 @@ class KeyClient:
         self._next_sync = 0.0
         self._retry = RETRY_MIN
         self._lock = threading.Lock()
-        self._draining: dict[bytes, float] = {}
+        self._draining: dict[bytes, threading.Timer] = {}
         self._receipts: list[m.Receipt] = []
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -207,6 +207,8 @@ class KeyClient:
             if thread.is_alive():
                 thread.join()
         self._shipper.stop()
+        with self._lock:
+            self._draining = {}
         self.leases.revoke_all()
         self.leases.forget()
 
@@ -255,9 +257,6 @@ class KeyClient:
             self._due.clear()
             self._sync()
         self._settle(self.leases.expire(self.clock.now()))
-        overdue = frozenset(label for label, until in list(self._draining.items()) if boot_time() >= until)
-        if overdue:
-            self._lose(overdue)
         if not self._problem:
             self._certificate.renew_if_due(self._client, self.clock.now())
             self._send_receipts()
@@ -266,7 +265,7 @@ class KeyClient:
         """Seconds until there is something to do."""
         now = boot_time()
         ends = self.leases.next_end()
-        due = [LONGEST_WAIT, self._next_sync - now, *(until - now for until in list(self._draining.values()))]
+        due = [LONGEST_WAIT, self._next_sync - now]
         if ends is not None:
             due.append(ends - self.clock.now())
         return max(0.01, min(due))
@@ -343,10 +342,15 @@ class KeyClient:
 
     def _settle(self, change: Change) -> None:
         """Tells the filesystem about keys that ended."""
-        if change.ended:
-            with self._lock:
-                self._draining |= dict.fromkeys(change.ended, boot_time() + DRAIN)
-            self._tell(lambda listener: listener.on_revoked(change.ended))
+        if not change.ended:
+            return
+        # A thread of its own: keys go in time even if the filesystem is stuck in the call below.
+        limit = threading.Timer(DRAIN, lambda: self._lose(change.ended, limit))
+        limit.daemon = True
+        with self._lock:
+            self._draining |= dict.fromkeys(change.ended, limit)
+        limit.start()
+        self._tell(lambda listener: listener.on_revoked(change.ended))
 
     def _tell(self, what: Callable[[Listener], None]) -> None:
         assert self._listener is not None
@@ -364,11 +368,14 @@ class KeyClient:
                 self._receipts = [*self._receipts, self._receipt(leases, handles_refused)][-MAX_RECEIPTS:]
         self._wake.set()
 
-    def _lose(self, labels: frozenset[bytes]) -> None:
+    def _lose(self, labels: frozenset[bytes], limit: threading.Timer) -> None:
         """The filesystem did not let go in time: what it had not written by now is lost, and that is recorded."""
-        detail = f"keys overwritten before all was written: {', '.join(sorted(label.hex() for label in labels))}"
-        self._record("lost", detail)
-        self._forget(labels, 0)
+        with self._lock:
+            overdue = frozenset(label for label in labels if self._draining.get(label) is limit)
+        if overdue:
+            names = ", ".join(sorted(label.hex() for label in overdue))
+            self._forget(overdue, 0)
+            self._record("lost", f"keys overwritten before all was written: {names}")
 
     def _receipt(self, leases: tuple[str, ...], handles_refused: int) -> m.Receipt:
         at = self.clock.now()

@@ -21,7 +21,7 @@ from keyserver.secret_store import SecretSettings
 from policy import ProgramFacts
 from tests.fsdriver.test_keyclient import Filesystem, eventually
 
-ROOT = Path(os.environ.get("KEYSERVER_ROOT", Path(__file__).parents[2]))
+ROOT = Path(__file__).parents[2]
 
 POLICY = {
     "company.yaml": """
