@@ -438,6 +438,17 @@ def test_records_arrive_once_and_in_order_across_an_absence(world):
     eventually(lambda: world.client.status().spool_waiting == 0)
 
 
+def test_a_backlog_is_shipped_without_pauses(world):
+    """Batches are bounded by bytes too, so a batch that is not the largest is no sign of an empty spool."""
+    for _ in range(6000):
+        world.spool.append("open", detail="x" * 400)
+    world.start()
+    begin = time.monotonic()
+    assert world.client.flush(10)
+    assert time.monotonic() - begin < 3
+    assert len(world.brain.records) == 6000
+
+
 def test_an_answer_that_was_lost_repeats_no_record(world):
     world.start()
     take = world.brain.take
