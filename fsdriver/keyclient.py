@@ -5,6 +5,7 @@ pushes, one ships records (`record_shipper`). Nothing else waits for the network
 brings is verified before any of it counts, takes effect in `Leases` at once, and is then told to the `Listener`.
 """
 
+import contextlib
 import logging
 import random
 import threading
@@ -24,6 +25,7 @@ from fsdriver.machine import Identity, LastSync, MachineConfig, MachineHome
 from fsdriver.machine_certificate import MachineCertificate
 from fsdriver.record_shipper import RecordShipper
 from fsdriver.signed_bundle import BundleRefused, verified_bundle
+from fsdriver.witness import Checkpoint, LogContradicted, follow
 from keyserver import messages as m
 from keyserver.client import AgentClient, Banned, ClientError, Denied, Unreachable
 from keyserver.sealing import SealingError
@@ -82,6 +84,8 @@ class KeyStatus(msgspec.Struct, frozen=True):
     clock_rolled_back: bool
     spool_waiting: int
     spool_problem: str
+    log_problem: str
+    """The server's log contradicts what this machine saw of it earlier; "" while it does not."""
 
 
 class KeyClient:
@@ -109,7 +113,8 @@ class KeyClient:
         self._bundle: Bundle | None = None
         self._signed: m.SignedBundle | None = None
         self._logins: Mapping[int, str] = {}
-        self._checkpoint = ""
+        self._checkpoint: Checkpoint | None = None
+        self._log_problem = ""
         self._load_last_sync()
 
         self._listener: Listener | None = None
@@ -121,7 +126,7 @@ class KeyClient:
         self._next_sync = 0.0
         self._retry = RETRY_MIN
         self._lock = threading.Lock()
-        self._draining: dict[bytes, float] = {}
+        self._draining: dict[bytes, threading.Timer] = {}
         self._receipts: list[m.Receipt] = []
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -202,6 +207,8 @@ class KeyClient:
             if thread.is_alive():
                 thread.join()
         self._shipper.stop()
+        with self._lock:
+            self._draining = {}
         self.leases.revoke_all()
         self.leases.forget()
 
@@ -226,6 +233,7 @@ class KeyClient:
             clock_rolled_back=self.clock.rolled_back or self.leases.rolled_back,
             spool_waiting=self._spool.last - self._spool.acknowledged,
             spool_problem=self._shipper.problem,
+            log_problem=self._log_problem,
         )
 
     # ---- the sync thread -----------------------------------------------------------------------------------------
@@ -249,9 +257,6 @@ class KeyClient:
             self._due.clear()
             self._sync()
         self._settle(self.leases.expire(self.clock.now()))
-        overdue = frozenset(label for label, until in list(self._draining.items()) if boot_time() >= until)
-        if overdue:
-            self._lose(overdue)
         if not self._problem:
             self._certificate.renew_if_due(self._client, self.clock.now())
             self._send_receipts()
@@ -260,7 +265,7 @@ class KeyClient:
         """Seconds until there is something to do."""
         now = boot_time()
         ends = self.leases.next_end()
-        due = [LONGEST_WAIT, self._next_sync - now, *(until - now for until in list(self._draining.values()))]
+        due = [LONGEST_WAIT, self._next_sync - now]
         if ends is not None:
             due.append(ends - self.clock.now())
         return max(0.01, min(due))
@@ -299,7 +304,8 @@ class KeyClient:
         change = self.leases.install(response, self.clock.now())
         old_bundle, old_logins = self._bundle, self._logins
         self._bundle, self._signed, self._logins = bundle, signed, logins
-        self._events, self._checkpoint = response.events, response.checkpoint or self._checkpoint
+        self._events = response.events
+        self._watch_log(response.checkpoint)
         if self._problem:
             log.info("the key server answers again")
         self._problem, self._retry, self._banned = "", RETRY_MIN, False
@@ -314,12 +320,37 @@ class KeyClient:
             self._tell(lambda listener: listener.on_logins(logins))
         self._keep_last_sync(response.now)
 
+    def _watch_log(self, note: str) -> None:
+        """Keys and policy go on, but the contradiction is recorded and shown."""
+        if not note:
+            return
+        try:
+            offered = Checkpoint.parse(note, company=self._config.company, key=self._config.log_key)
+            self._checkpoint = follow(self._checkpoint, offered)
+            self._log_problem = ""
+        except LogContradicted as exc:
+            if str(exc) != self._log_problem:
+                self._log_problem = str(exc)
+                self._record("rollback", f"key server's log: {exc}")
+
+    def _record(self, event: str, detail: str) -> None:
+        log.error(detail)
+        try:
+            self._spool.append(event, detail=detail)
+        except SpoolFailed as exc:
+            log.error("and there is no record of it: %s", exc)
+
     def _settle(self, change: Change) -> None:
         """Tells the filesystem about keys that ended."""
-        if change.ended:
-            with self._lock:
-                self._draining |= dict.fromkeys(change.ended, boot_time() + DRAIN)
-            self._tell(lambda listener: listener.on_revoked(change.ended))
+        if not change.ended:
+            return
+        # A thread of its own: keys go in time even if the filesystem is stuck in the call below.
+        limit = threading.Timer(DRAIN, lambda: self._lose(change.ended, limit))
+        limit.daemon = True
+        with self._lock:
+            self._draining |= dict.fromkeys(change.ended, limit)
+        limit.start()
+        self._tell(lambda listener: listener.on_revoked(change.ended))
 
     def _tell(self, what: Callable[[Listener], None]) -> None:
         assert self._listener is not None
@@ -337,15 +368,14 @@ class KeyClient:
                 self._receipts = [*self._receipts, self._receipt(leases, handles_refused)][-MAX_RECEIPTS:]
         self._wake.set()
 
-    def _lose(self, labels: frozenset[bytes]) -> None:
+    def _lose(self, labels: frozenset[bytes], limit: threading.Timer) -> None:
         """The filesystem did not let go in time: what it had not written by now is lost, and that is recorded."""
-        detail = f"keys overwritten before all was written: {', '.join(sorted(label.hex() for label in labels))}"
-        log.error(detail)
-        try:
-            self._spool.append("lost", detail=detail)
-        except SpoolFailed as exc:
-            log.error("and there is no record of it: %s", exc)
-        self._forget(labels, 0)
+        with self._lock:
+            overdue = frozenset(label for label in labels if self._draining.get(label) is limit)
+        if overdue:
+            names = ", ".join(sorted(label.hex() for label in overdue))
+            self._forget(overdue, 0)
+            self._record("lost", f"keys overwritten before all was written: {names}")
 
     def _receipt(self, leases: tuple[str, ...], handles_refused: int) -> m.Receipt:
         at = self.clock.now()
@@ -425,14 +455,17 @@ class KeyClient:
         except (BundleRefused, ValueError) as exc:
             log.warning("the kept policy is not used: %s", exc)
             return
-        self._bundle, self._signed, self._logins, self._checkpoint = bundle, last.bundle, logins, last.checkpoint
+        self._bundle, self._signed, self._logins = bundle, last.bundle, logins
+        with contextlib.suppress(LogContradicted):
+            self._checkpoint = Checkpoint.parse(last.checkpoint, company=self._config.company, key=self._config.log_key)
 
     def _keep_last_sync(self, now: float) -> None:
         if self._signed is None:
             return
         logins = {str(uid): person for uid, person in self._logins.items()}
         try:
-            self._home.write_last_sync(LastSync(self._signed, logins, now, self._checkpoint))
+            note = self._checkpoint.note if self._checkpoint else ""
+            self._home.write_last_sync(LastSync(self._signed, logins, now, note))
         except OSError as exc:
             log.warning("the policy could not be kept for the next start: %s", exc)
 

@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from fsdriver.audit_spool import BATCH_RECORDS, AuditSpool
+from fsdriver.audit_spool import AuditSpool
 from fsdriver.errors import SpoolFailed
 from keyserver.client import AgentClient, Banned, ClientError, Denied, ServerFailed, Unreachable
 
@@ -18,6 +18,8 @@ QUIET = 0.25
 BUSY = 1.0
 """Seconds between two batches under load: a batch costs one disk sync and one exchange, however large it is."""
 BUSY_RECORDS = 100
+BACKLOG = 1000
+"""Records waiting behind a batch that are shipped without a pause."""
 RETRY_MIN, RETRY_MAX = 0.5, 30.0
 
 
@@ -69,7 +71,7 @@ class RecordShipper:
                 self._pause(retry * random.uniform(0.5, 1.0))
                 continue
             retry, self.problem = RETRY_MIN, ""
-            if sent < BATCH_RECORDS:
+            if self._spool.last - self._spool.acknowledged < BACKLOG:
                 self._pause(BUSY if sent >= BUSY_RECORDS else QUIET)
 
     def _pause(self, seconds: float) -> None:

@@ -21,7 +21,7 @@ from keyserver.secret_store import SecretSettings
 from policy import ProgramFacts
 from tests.fsdriver.test_keyclient import Filesystem, eventually
 
-ROOT = Path(os.environ.get("KEYSERVER_ROOT", Path(__file__).parents[2]))
+ROOT = Path(__file__).parents[2]
 
 POLICY = {
     "company.yaml": """
@@ -221,6 +221,8 @@ def test_the_server_away_and_back(server, machine):
     eventually(lambda: machine.client.leases.holds(label, machine.client.clock.now()), 40)
     assert machine.client.flush(40)
     assert machine.client.status().spool_waiting == 0
+    assert machine.client._checkpoint is not None
+    assert machine.client.status().log_problem == ""
 
 
 def test_a_banned_machine_forgets_everything(server, machine):
