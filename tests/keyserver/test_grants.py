@@ -28,7 +28,10 @@ def request_(company):
 def ask(company, machine):
     def ask(request):
         known = company.service.machines.get(machine.id)
-        return company.change(lambda change: company.service.grants.answer(change, known, request))
+        answer = company.change(lambda change: company.service.grants.decide(change, known, request))
+        if isinstance(answer, KeyServerError):
+            return answer
+        return company.service.grants.seal(known, request.file.file_id, answer)
 
     return ask
 
@@ -117,7 +120,7 @@ def test_a_users_mount_gets_no_secret_file(company, request_):
     company.add_user("li", "sales")
     user = company.join({1000: "li"}, "user")
     known = company.service.machines.get(user.id)
-    answer = company.change(lambda change: company.service.grants.answer(change, known, request_))
+    answer = company.change(lambda change: company.service.grants.decide(change, known, request_))
     assert isinstance(answer, Denied)
     assert "plain user" in str(answer)
 
