@@ -23,7 +23,7 @@ from typing import TypedDict, Unpack
 import msgspec
 
 from fsdriver.errors import SpoolFailed
-from fsdriver.spool_recovery import Acknowledged, recover
+from fsdriver.spool_recovery import ACKNOWLEDGED_SIZE, Acknowledged, recover
 from fsdriver.spool_segment import (
     HEAD_SIZE,
     MAX_RECORD,
@@ -101,9 +101,12 @@ class AuditSpool:
             self._acknowledged, self._acknowledged_chain = acknowledged.seq, acknowledged.chain
             self._acknowledged_fd = os.open(directory / "acknowledged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, self._acknowledged_fd)
+            # Its place is taken now, so that acknowledging, which frees segments, works on a full disk.
+            os.posix_fallocate(self._acknowledged_fd, 0, ACKNOWLEDGED_SIZE)
             self._segments = recovered.segments
             self._fd, self._size = self._continue_segment()
             undo.callback(lambda: os.close(self._fd))
+            self._full: list[int] = []
             self._synced = 0
             self._place: tuple[int, int] | None = None
             self._ends: list[tuple[int, bytes]] = []
@@ -141,15 +144,27 @@ class AuditSpool:
                 if self._synced >= (seq or self._last):
                     return
                 self._check_usable()
-                last, fd = self._last, os.dup(self._fd)
+                last, fds = self._last, [*self._full, os.dup(self._fd)]
+                new_names, self._full = bool(self._full) or not self._synced, []
             try:
-                os.fdatasync(fd)
+                for fd in fds:
+                    os.fdatasync(fd)
+                if new_names:
+                    self._sync_directory()
             except OSError as exc:
                 self._broken = f"sync failed: {exc.strerror}"
                 raise SpoolFailed(f"audit spool {self._directory}: {self._broken}") from exc
             finally:
-                os.close(fd)
+                for fd in fds:
+                    os.close(fd)
             self._synced = last
+
+    def _sync_directory(self) -> None:
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def _append(self, event: str, fields: RecordFields) -> int:
         self._check_usable()
@@ -284,13 +299,15 @@ class AuditSpool:
 
     def close(self) -> None:
         """Syncs and closes. What the server does not have stays for the next start."""
+        if self._closed:
+            return
+        with contextlib.suppress(SpoolFailed):
+            self.sync()
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
         with self._sync_lock, _spool_failure():
-            os.fdatasync(self._fd)
-            _SLOT.pack_into(self._unanswered, 0, 0)
+            if not self._broken:
+                _SLOT.pack_into(self._unanswered, 0, 0)
             self._unanswered.close()
             for fd in (self._fd, self._acknowledged_fd, self._lock_fd):
                 os.close(fd)
@@ -319,11 +336,6 @@ class AuditSpool:
             data = head.encode()
             if os.write(fd, data) != len(data):
                 raise OSError(errno.ENOSPC, "no space for a new segment")
-            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
         except BaseException:
             os.close(fd)
             path.unlink(missing_ok=True)
@@ -332,10 +344,8 @@ class AuditSpool:
         return fd, HEAD_SIZE
 
     def _rotate(self) -> None:
-        # INVARIANT: only the newest segment holds anything unsynced, so `sync` need not look at older ones.
-        os.fdatasync(self._fd)
         fd, size = self._new_segment()
-        os.close(self._fd)
+        self._full.append(self._fd)  # synced and closed by `sync`: an append never waits for the disk
         self._fd, self._size = fd, size
 
     def _record_restart(self, notes: list[str]) -> None:

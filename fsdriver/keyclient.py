@@ -9,24 +9,24 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from fsdriver.audit_spool import AuditSpool
 from fsdriver.clock import ServerClock, boot_time
-from fsdriver.enrolment import signing_request
-from fsdriver.errors import GrantRefused, ServerUnreachable
+from fsdriver.errors import SpoolFailed
+from fsdriver.file_grants import FileGrant, FileGrants, claim
 from fsdriver.leases import Change, LabelKey, Leases
 from fsdriver.machine import Identity, LastSync, MachineConfig, MachineHome
+from fsdriver.machine_certificate import MachineCertificate
 from fsdriver.record_shipper import RecordShipper
 from fsdriver.signed_bundle import BundleRefused, verified_bundle
 from keyserver import messages as m
 from keyserver.client import AgentClient, Banned, ClientError, Denied, Unreachable
-from keyserver.sealing import Binding, SealingError, SecretKey
+from keyserver.sealing import SealingError
 from policy import Bundle, ProgramFacts
 
 __all__ = ["FileGrant", "KeyClient", "KeyStatus", "LeaseInfo", "Listener", "starting_clock"]
@@ -57,16 +57,6 @@ class Listener(Protocol):
 
     def on_revoked(self, labels: frozenset[bytes]) -> None:
         """Keys of these labels are refused from now on: drop pages and file keys, then call `KeyClient.dropped`."""
-
-
-class FileGrant(NamedTuple):
-    """The key of one file of a label whose keys stay on the server."""
-
-    file_key: SecretKey
-    key_id: bytes
-    version: int
-    wrapped: bytes
-    rule: str
 
 
 class LeaseInfo(msgspec.Struct, frozen=True):
@@ -108,12 +98,13 @@ class KeyClient:
         self._home = home
         self._identity = identity
         self._config: MachineConfig = home.config()
-        self._certificate = x509.load_pem_x509_certificate(identity.certificate.encode())
+        self._certificate = MachineCertificate(home, identity, self._config.name)
         self._client = AgentClient(self._config.agent_url, identity.authority, identity.certificate, identity.key)
         self.clock = clock or starting_clock(home)
         """Server time."""
         self.leases = Leases(identity.company, identity.machine, identity.sealing_key)
         self._spool = spool
+        self._grants = FileGrants(self._client, identity, self._note_ban)
         self._shipper = RecordShipper(spool, self._client, self._note_ban)
         self._bundle: Bundle | None = None
         self._signed: m.SignedBundle | None = None
@@ -128,13 +119,13 @@ class KeyClient:
         self._ban_noticed = False
         self._banned = False
         self._next_sync = 0.0
-        self._next_renewal = 0.0
         self._retry = RETRY_MIN
         self._lock = threading.Lock()
         self._draining: dict[bytes, float] = {}
         self._receipts: list[m.Receipt] = []
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._due = threading.Event()
         self._attempted = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name="key-sync", daemon=True),
@@ -177,29 +168,16 @@ class KeyClient:
         """
         file = m.FileFacts(file_id.hex(), label.hex(), path)
         number = self._bundle.number if self._bundle else 0
-        request = m.GrantRequest(number, person, _claim(program), action, file, key_id.hex(), version, wrapped)
-        try:
-            answer = self._client.grant(request, timeout=timeout)
-            binding = Binding(
-                "grant", self._identity.company, self._identity.machine, file.file_id, answer.key_id, answer.version
-            )
-            file_key = self._identity.sealing_key.open(answer.sealed, binding)
-            return FileGrant(file_key, bytes.fromhex(answer.key_id), answer.version, answer.wrapped, answer.rule)
-        except Banned as exc:
-            self._note_ban()
-            raise GrantRefused(str(exc)) from exc
-        except Unreachable as exc:
-            raise ServerUnreachable(f"the key of this file has to come from the key server: {exc}") from exc
-        except (ClientError, SealingError, ValueError) as exc:
-            raise GrantRefused(str(exc)) from exc
+        request = m.GrantRequest(number, person, claim(program), action, file, key_id.hex(), version, wrapped)
+        return self._grants.ask(request, timeout)
 
     def dropped(self, labels: Iterable[bytes], handles_refused: int = 0) -> None:
         """The filesystem let go of these labels' keys and pages: they are overwritten, and the receipt is sent."""
         self._forget(frozenset(labels), handles_refused)
 
     def sync_soon(self) -> None:
-        """Syncs now, in the background."""
-        self._next_sync = 0.0
+        """Syncs now, in the background; once more if a sync is under way, whose answer may be older than the reason."""
+        self._due.set()
         self._wake.set()
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -244,7 +222,7 @@ class KeyClient:
                 LeaseInfo(names.get(lease.label, lease.label.hex()), lease.expires, lease.usable_until)
                 for lease in self.leases.status()
             ),
-            certificate_expires=self._certificate.not_valid_after_utc.timestamp(),
+            certificate_expires=self._certificate.expires,
             clock_rolled_back=self.clock.rolled_back or self.leases.rolled_back,
             spool_waiting=self._spool.last - self._spool.acknowledged,
             spool_problem=self._shipper.problem,
@@ -267,15 +245,15 @@ class KeyClient:
         if self._ban_noticed:
             self._ban_noticed = False
             self._ban()
-        elif boot_time() >= self._next_sync:
+        elif self._due.is_set() or boot_time() >= self._next_sync:
+            self._due.clear()
             self._sync()
         self._settle(self.leases.expire(self.clock.now()))
         overdue = frozenset(label for label, until in list(self._draining.items()) if boot_time() >= until)
         if overdue:
-            log.warning("keys of %d labels were overwritten before the filesystem let go of them", len(overdue))
-            self._forget(overdue, 0)
+            self._lose(overdue)
         if not self._problem:
-            self._renew_certificate()
+            self._certificate.renew_if_due(self._client, self.clock.now())
             self._send_receipts()
 
     def _pause(self) -> float:
@@ -359,6 +337,16 @@ class KeyClient:
                 self._receipts = [*self._receipts, self._receipt(leases, handles_refused)][-MAX_RECEIPTS:]
         self._wake.set()
 
+    def _lose(self, labels: frozenset[bytes]) -> None:
+        """The filesystem did not let go in time: what it had not written by now is lost, and that is recorded."""
+        detail = f"keys overwritten before all was written: {', '.join(sorted(label.hex() for label in labels))}"
+        log.error(detail)
+        try:
+            self._spool.append("lost", detail=detail)
+        except SpoolFailed as exc:
+            log.error("and there is no record of it: %s", exc)
+        self._forget(labels, 0)
+
     def _receipt(self, leases: tuple[str, ...], handles_refused: int) -> m.Receipt:
         at = self.clock.now()
         text = b"grantfs-receipt-v1\n" + "\n".join(leases).encode() + b"\n" + repr(at).encode()
@@ -375,25 +363,6 @@ class KeyClient:
                 log.warning("the server did not take a receipt: %s", exc)
             with self._lock:
                 self._receipts = [other for other in self._receipts if other is not receipt]
-
-    def _renew_certificate(self) -> None:
-        """At half of its life, with the same key."""
-        begin, end = (
-            t.timestamp() for t in (self._certificate.not_valid_before_utc, self._certificate.not_valid_after_utc)
-        )
-        if self.clock.now() < (begin + end) / 2 or boot_time() < self._next_renewal:
-            return
-        self._next_renewal = boot_time() + RETRY_MAX
-        try:
-            answer = self._client.renew(m.RenewRequest(signing_request(self._identity.key, self._config.name)))
-            certificate = x509.load_pem_x509_certificate(answer.certificate.encode())
-            if certificate.public_key() != self._identity.key.public_key():
-                raise ValueError("the new certificate is for another key")
-            self._client.use_certificate(answer.certificate)
-            self._home.write_certificate(answer.certificate)
-            self._certificate = certificate
-        except (ClientError, ValueError, OSError) as exc:
-            log.warning("the certificate could not be renewed: %s", exc)
 
     # ---- bans ----------------------------------------------------------------------------------------------------
 
@@ -472,17 +441,3 @@ def starting_clock(home: MachineHome) -> ServerClock:
     """A clock that is never before what the server was last seen to have."""
     last = home.last_sync()
     return ServerClock(last.now if last else 0.0)
-
-
-def _claim(program: ProgramFacts | None) -> m.ProgramClaim:
-    if program is None:
-        return m.ProgramClaim("")
-    return m.ProgramClaim(
-        path=program.path,
-        sha256=program.sha256,
-        packages=tuple(sorted(program.packages)),
-        script=program.script,
-        script_sha256=program.script_sha256,
-        clean=program.clean,
-        jit=program.jit,
-    )

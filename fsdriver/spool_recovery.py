@@ -32,12 +32,14 @@ from fsdriver.spool_segment import (
 from keyserver.atomic_file import replace_file
 from keyserver.messages import Record
 
-__all__ = ["Acknowledged", "Recovered", "recover"]
+__all__ = ["ACKNOWLEDGED_SIZE", "Acknowledged", "Recovered", "recover"]
+
+ACKNOWLEDGED_SIZE = 44
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The last record the key server has, and the chain's value after it: 44 bytes on disk."""
+    """The last record the key server has, and the chain's value after it."""
 
     seq: int = 0
     chain: bytes = CHAIN_START
@@ -53,7 +55,7 @@ class Acknowledged:
             data = path.read_bytes()
         except FileNotFoundError:
             return cls()
-        if len(data) != 44 or struct.unpack_from("<I", data, 40)[0] != crc32(data[:40]):
+        if len(data) != ACKNOWLEDGED_SIZE or struct.unpack_from("<I", data, 40)[0] != crc32(data[:40]):
             return cls()
         return cls(*struct.unpack_from("<Q32s", data))
 

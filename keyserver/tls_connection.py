@@ -86,11 +86,12 @@ class Connection(http.client.HTTPConnection):
     """One connection. `deadline` (monotonic) is set before each exchange."""
 
     deadline: float
-    sock: _DeadlineSocket
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
         super().__init__(host, port)
         self.context = context
+        # http.client drops its own reference once an answer says that the connection ends with it.
+        self.tls: _DeadlineSocket | None = None
 
     def connect(self) -> None:
         raw = socket.create_connection((self.host, self.port), timeout=_left(self.deadline))
@@ -102,13 +103,22 @@ class Connection(http.client.HTTPConnection):
             raw.close()
             raise
         assert isinstance(wrapped, _DeadlineSocket)
-        self.sock = wrapped
+        self.sock = self.tls = wrapped
         self.set_deadline(self.deadline)
 
     def set_deadline(self, deadline: float) -> None:
         self.deadline = deadline
-        if self.sock is not None:
-            self.sock.deadline = deadline
+        if self.tls is not None:
+            self.tls.deadline = deadline
+
+    def send_request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> None:
+        try:
+            self.request(method, path, body, headers)
+        except (ConnectionError, ssl.SSLEOFError):
+            # With TLS 1.3 a refused client certificate is told after the handshake: perhaps before it hung up.
+            if self.tls is not None:
+                self.tls.recv(1)
+            raise
 
     def stale(self) -> bool:
         """An idle connection with something to read was closed by the server (or is out of step)."""
@@ -118,10 +128,10 @@ class Connection(http.client.HTTPConnection):
 
     def abort(self) -> None:
         """Ends the connection under a thread that may be reading it: that thread sees the end of the stream."""
-        if self.sock is not None:
+        if self.tls is not None:
             # SSLSocket.shutdown would drop the TLS state the reader is using.
             try:
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self.tls, socket.SHUT_RDWR)
             except OSError:
                 return
 
@@ -167,10 +177,8 @@ class Connections:
                 connection = self._new()
                 return self._once(connection, deadline, method, path, body, headers)
         except BaseException:
-            connection.close()
+            self.end(connection)
             raise
-        finally:
-            self._release(connection)
 
     def _once(
         self,
@@ -182,13 +190,13 @@ class Connections:
         headers: dict[str, str],
     ) -> tuple[int, bytes]:
         connection.set_deadline(deadline)
-        connection.request(method, path, body, headers)
+        connection.send_request(method, path, body, headers)
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
         if len(data) > MAX_ANSWER:
             raise http.client.HTTPException(f"the answer is larger than {MAX_ANSWER} bytes")
         if response.will_close:
-            connection.close()
+            self.end(connection)
         else:
             self._give_back(connection)
         return response.status, data
@@ -198,14 +206,14 @@ class Connections:
         connection = self._new()
         try:
             connection.set_deadline(monotonic() + timeout)
-            connection.request("GET", path, None, headers)
+            connection.send_request("GET", path, None, headers)
             return connection, connection.getresponse()
         except BaseException:
             self.end(connection)
             raise
 
     def end(self, connection: Connection) -> None:
-        """Closes a connection that `stream` gave."""
+        """Closes a connection that is in use."""
         connection.close()
         self._release(connection)
 
@@ -273,7 +281,7 @@ def presented_chain(url: str, timeout: float) -> list[x509.Certificate]:
     connection.set_deadline(monotonic() + timeout)
     connection.connect()
     try:
-        return [x509.load_der_x509_certificate(der) for der in _chain(connection.sock)]
+        return [x509.load_der_x509_certificate(der) for der in _chain(connection.tls)]
     finally:
         connection.close()
 

@@ -139,9 +139,9 @@ class LabelReader:
         folders = self._folders(qualified, node, values, retired, needed=qualified != default)
         if "was" in values:
             self._was_called(qualified, department, values["was"])
-        if level is None:
-            return
-        label = replace(DEFAULTS[level], name=name, department=department, folders=folders, retired=retired)
+        # With a level that was refused the rest is still read, for the problems in it.
+        defaults = DEFAULTS[level or Level.CONFIDENTIAL]
+        label = replace(defaults, name=name, department=department, folders=folders, retired=retired)
         self.labels[qualified] = self._settings(label, values)
 
     def _settings(self, label: Label, values: Mapping[str, Node]) -> Label:

@@ -321,6 +321,42 @@ spool.close()
         assert details(shipped(spool)) == [str(n) for n in range(done)]
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small tmpfs in a mount namespace of its own")
+def test_a_full_disk_is_freed_by_acknowledgements(place):
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path.cwd())!r})
+from pathlib import Path
+from fsdriver.audit_spool import AuditSpool
+from fsdriver.errors import SpoolFailed
+spool = AuditSpool(Path(sys.argv[1]) / "spool", "m1", lambda: {NOW}, segment_size=20_000)
+def fill():
+    done = 0
+    try:
+        while True:
+            spool.append("open", detail="x" * 500)
+            done += 1
+    except SpoolFailed:
+        return done
+first = fill()
+while batch := spool.batch(records=20):
+    spool.acknowledge(batch.first + len(batch.records) - 1)
+second = fill()
+assert spool.last == first + second
+print(first, second)
+"""
+    place.mkdir()
+    command = 'mount -t tmpfs -o size=200k none "$1" && exec "$2" -I -c "$3" "$1"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, "sh", str(place), sys.executable, code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = map(int, done.stdout.split())
+    assert first > 100
+    assert second > 100
+
+
 CHILD = f"""
 import os, sys
 sys.path.insert(0, {str(Path.cwd())!r})

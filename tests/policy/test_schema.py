@@ -6,7 +6,7 @@ import pytest
 
 from policy import Action, Level, PolicyError, View, load
 from policy.hours import When
-from tests.policy.samples import SALES
+from tests.policy.samples import SALES, bundle
 
 COMPANY = "company: Sample\nzone: Asia/Shanghai\ndefault: public\nlabels:\n  - {name: public, level: internal}\n"
 
@@ -32,7 +32,7 @@ def test_the_example_of_the_design_is_read():
     edits, backup = policy.rules
     assert (edits.users, edits.programs, edits.labels) == (("@sales",), ("sales/office",), ("sales/clients",))
     assert edits.when == When((0, 1, 2, 3, 4), ((480, 1200),), "Asia/Shanghai")
-    assert (backup.programs, backup.allow, backup.view) == (None, {Action.READ}, View.CIPHERTEXT)
+    assert (backup.programs, backup.allow, backup.view) == (None, frozenset({Action.READ}), View.CIPHERTEXT)
     assert policy.programs[1].entries[0].jit
     assert policy.cases[0].departments == {"sales"}
 
@@ -118,8 +118,8 @@ def test_all_problems_are_reported_at_once_in_reading_order():
         ('users: ["@sales"]', "users: ['@']", "12:13: found '@', expected a person, @group, service:NAME or any"),
         ('users: ["@sales"]', "users: [any, li]", "12:18: found 'li' beside any, expected one of them: any is every "
          "person"),
-        ("programs: [office]", "programs: [ofice]", "13:16: found 'ofice', expected programs named in this file or "
-         "company.yaml, or any; did you mean 'office'?"),
+        ("programs: [office]", "programs: [ofice]", "13:16: found 'ofice', expected any, or programs named in this "
+         "file (company.yaml is not among the files read); did you mean 'office'?"),
         ("programs: [office]", "programs: [office, office]", "13:24: found 'office', expected each name once"),
         ("programs: [office]", "programs: [office, any]", "13:15: found names beside any, expected one of them: any is "
          "every program"),
@@ -186,6 +186,13 @@ def test_a_department_and_the_company_come_once():
     assert "expected one file for it (the first is a.yaml)" in problems(SALES, a=COMPANY, b=COMPANY)[0]
 
 
+def test_names_of_a_company_file_that_cannot_be_read_are_not_called_unknown():
+    text = SALES.replace("programs: [office]", "programs: [viewer]")
+    assert problems(text, company=COMPANY + "programs: {") == [
+        "company.yaml:7:1: not YAML: while parsing a flow node, did not find expected node content"
+    ]
+
+
 def test_the_default_label_is_one_of_the_companys_and_in_use():
     assert problems(SALES, company=COMPANY.replace("name: public", "name: pubic")) == [
         "company.yaml:3:10: found 'public', expected a label of this file; did you mean 'pubic'?",
@@ -206,6 +213,13 @@ def test_a_department_does_not_redefine_what_the_company_shares():
     assert problems(SALES, company=company) == [
         "sales.yaml:3:3: found 'office', expected another name: company.yaml shares programs of this name"
     ]
+
+
+def test_the_order_and_names_of_files_mean_nothing():
+    other = "department: design\nlabels:\n  - {name: drafts, folders: [/design/**], level: internal}\n"
+    one = load({"a.yaml": COMPANY, "b.yaml": SALES, "c.yaml": other})
+    two = load({"b.yaml": COMPANY, "a.yaml": other, "c.yaml": SALES})
+    assert bundle(one).to_document() == bundle(two).to_document()
 
 
 def test_rules_decide_on_labels_of_their_own_department_only():
