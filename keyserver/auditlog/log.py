@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyserver.auditlog.checkpoint import Checkpoint, origin, sign
 from keyserver.auditlog.merkle import CompactRange, Subtree, leaf_hash
-from keyserver.auditlog.records import encode, link, rfc3339
+from keyserver.auditlog.records import MAX_RECORD_BYTES, encode, link, rfc3339
+from keyserver.errors import Malformed
 from keyserver.messages import FilePath, ProgramPath, Record
 from keyserver.store.records import Head, Stored
 from keyserver.store.rows import Rows
@@ -103,7 +104,7 @@ class Log:
         policy: int = 0,
         detail: str = "",
     ) -> None:
-        """A record of the server itself."""
+        """A record of the server itself. Raises `Malformed` where what a request said makes it too long."""
         head = self.head(rows, SERVER)
         record = Record(
             seq=head.seq + 1,
@@ -119,6 +120,8 @@ class Log:
             detail=detail,
         )
         body = encode(record)
+        if len(body) > MAX_RECORD_BYTES:
+            raise Malformed(f"the record of this would have {len(body)} bytes: the limit is {MAX_RECORD_BYTES}")
         self.append(rows, SERVER, [(record, body)], link(head.value, body))
 
     def sign_checkpoint(self, rows: Rows, now: float) -> str:
