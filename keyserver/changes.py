@@ -148,17 +148,19 @@ class Writer:
                 for job in group:
                     job.change = Change(rows, self.log, self._clock())
                     execute("SAVEPOINT job")
+                    self.log.mark()
                     try:
                         job.result = job.act(job.change)
                     except OperationalError:
                         raise
                     except Exception as exc:
                         execute("ROLLBACK TO job")
-                        self.log.reload(rows)
+                        self.log.back_to_mark()
                         failed.append((job, exc))
                     else:
                         done.append(job)
                     execute("RELEASE job")
+                self.log.flush(rows)
         except Exception as exc:
             logger.exception("a group of %d changes was not written", len(group))
             self.failing = True

@@ -57,6 +57,12 @@ class TooLarge(Malformed):
     status = 413
 
 
+class Stalled(Malformed):
+    """The body did not arrive in time."""
+
+    status = 408
+
+
 class NotFound(KeyServerError):
     """Nothing has this name or id."""
 

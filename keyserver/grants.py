@@ -28,16 +28,27 @@ class Verdict:
     policy: int
 
 
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A file key whose grant is recorded. Not to leave the server unsealed."""
+
+    file_key: SecretKey
+    label: str
+    version: int
+    wrapped: bytes
+    rule: str
+
+
 class Grants:
-    """Decides and answers."""
+    """Decides, records, seals."""
 
     def __init__(self, bundles: Bundles, labels: LabelKeys, company: str) -> None:
         self._bundles = bundles
         self._labels = labels
         self._company = company
 
-    def answer(self, change: Change, machine: Machine, request: GrantRequest) -> GrantResponse | KeyServerError:
-        """The sealed key, or why not; returned, not raised, because the record of a refusal must stay."""
+    def decide(self, change: Change, machine: Machine, request: GrantRequest) -> Granted | KeyServerError:
+        """The key, or why not; returned, not raised, because the record of a refusal must stay."""
         verdict = Verdict(False, "", "", self._bundles.current.signed.number)
         try:
             verdict = self._decide(machine, request, change.now)
@@ -48,9 +59,14 @@ class Grants:
             self._record(change, "denied", machine, request, verdict, str(error))
             return error
         self._record(change, "grant", machine, request, verdict, "")
-        key_id = self._labels.label(request.file.label).key_id
-        binding = Binding("grant", self._company, machine.id, request.file.file_id, key_id, version)
-        return GrantResponse(seal(file_key, machine.sealing_key, binding), key_id, version, wrapped, verdict.rule)
+        return Granted(file_key, request.file.label, version, wrapped, verdict.rule)
+
+    def seal(self, machine: Machine, file_id: str, granted: Granted) -> GrantResponse:
+        """What the machine gets, once the change that decided is durable."""
+        key_id = self._labels.label(granted.label).key_id
+        binding = Binding("grant", self._company, machine.id, file_id, key_id, granted.version)
+        sealed = seal(granted.file_key, machine.sealing_key, binding)
+        return GrantResponse(sealed, key_id, granted.version, granted.wrapped, granted.rule)
 
     def _decide(self, machine: Machine, request: GrantRequest, now: float) -> Verdict:
         current = self._bundles.current

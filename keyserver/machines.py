@@ -5,6 +5,7 @@ What requests need is in memory. Within a change the database is read instead: m
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cryptography import x509
 
@@ -97,19 +98,15 @@ class Machines:
         term = certificate.not_valid_after_utc.timestamp()
         change.rows.machines.drop_expired_certificates(machine_id, change.now)
         change.rows.machines.add_certificate(serial, machine_id, term)
-
-        def follow() -> None:
-            machine = self._machines[machine_id]
-            self._machines[machine_id] = replace(machine, serials=machine.serials | {serial})
-
-        change.afterwards(follow)
+        serials = change.rows.machines.serials_of(machine_id)
+        change.afterwards(lambda: self._replace(machine_id, serials=serials))
         change.record("certificate", detail=f"machine={machine_id} serial={serial}")
 
     def ban(self, change: Change, machine_id: str, admin: str) -> None:
         """At once: the next request and every open stream. Leases are revoked with it. Raises `NotFound`."""
         machine = self.get(machine_id)
         change.rows.machines.set_state(machine_id, BANNED)
-        change.afterwards(lambda: self._set(machine_id, BANNED))
+        change.afterwards(lambda: self._replace(machine_id, state=BANNED))
         change.record("ban", user=admin, detail=f"machine={machine_id} name={machine.name}")
         change.announce("banned", machine_id)
 
@@ -121,11 +118,11 @@ class Machines:
         def follow() -> None:
             machine = self._machines[machine_id]
             logins = {**machine.logins, uid: person}
-            self._machines[machine_id] = replace(machine, logins=logins, persons_ever=machine.persons_ever | {person})
+            self._replace(machine_id, logins=logins, persons_ever=machine.persons_ever | {person})
 
         change.afterwards(follow)
         change.record("login-mapped", user=admin, detail=f"machine={machine_id} uid={uid} person={person}")
         change.announce("leases", machine_id)
 
-    def _set(self, machine_id: str, state: str) -> None:
-        self._machines[machine_id] = replace(self._machines[machine_id], state=state)
+    def _replace(self, machine_id: str, **changes: Any) -> None:
+        self._machines[machine_id] = replace(self._machines[machine_id], **changes)

@@ -1,5 +1,7 @@
 """Machines sign that they forgot the keys of leases that ended; the receipt goes into the log."""
 
+import re
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -10,7 +12,9 @@ from keyserver.errors import Denied, Malformed
 from keyserver.messages import Receipt
 
 CONTEXT = b"grantfs-receipt-v1\n"
-MAX_LEASES = 10_000
+MAX_LEASES = 1000
+
+_LEASE = re.compile(r"[0-9a-f]{1,64}")
 
 
 def signed_text(leases: tuple[str, ...], at: float) -> bytes:
@@ -22,6 +26,8 @@ def check(receipt: Receipt, public_key: bytes) -> None:
     """Raises `Denied` unless the key of the connection's certificate (SubjectPublicKeyInfo, DER) signed it."""
     if not 0 < len(receipt.leases) <= MAX_LEASES:
         raise Malformed(f"a receipt names 1 to {MAX_LEASES} leases")
+    if not all(map(_LEASE.fullmatch, receipt.leases)):
+        raise Malformed("a lease's id is hexadecimal")
     key = load_der_public_key(public_key)
     assert isinstance(key, ec.EllipticCurvePublicKey)
     try:
@@ -32,6 +38,6 @@ def check(receipt: Receipt, public_key: bytes) -> None:
 
 def keep(change: Change, machine: str, receipt: Receipt) -> None:
     """Into the log: which leases' keys are gone, and when the machine says it forgot them."""
-    for lease in receipt.leases:
-        detail = f"machine={machine} lease={lease} at={receipt.at!r} handles_refused={receipt.handles_refused}"
-        change.record("forgotten", detail=detail)
+    leases = ",".join(receipt.leases)
+    detail = f"machine={machine} leases={leases} at={receipt.at!r} handles_refused={receipt.handles_refused}"
+    change.record("forgotten", detail=detail)

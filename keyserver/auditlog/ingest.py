@@ -12,6 +12,7 @@ from keyserver.errors import Conflict, Denied, KeyServerError, Malformed
 from keyserver.messages import Record, RecordBatch, RecordReceipt
 
 MAX_BATCH = 5000
+MAX_REASON = 1000
 
 Parsed = list[tuple[Record, bytes]]
 
@@ -32,7 +33,7 @@ class Intake:
         try:
             receipt = _take(change, machine, persons, batch)
         except (Conflict, Denied, Malformed) as error:
-            reason = f"machine={machine} first={batch.first} {error}"
+            reason = f"machine={machine} first={batch.first} {error}"[:MAX_REASON]
             # A machine that is stuck sends the same batch for hours: one record of it is enough.
             if self._refused.get(machine) != reason:
                 change.record("records-refused", detail=reason)

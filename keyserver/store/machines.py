@@ -39,6 +39,10 @@ class MachineRows:
             delete(certificate).where(certificate.c.machine == machine_id, certificate.c.not_after < now)
         )
 
+    def serials_of(self, machine_id: str) -> frozenset[str]:
+        query = select(certificate.c.serial).where(certificate.c.machine == machine_id)
+        return frozenset(self._connection.scalars(query))
+
     def serials(self) -> dict[str, set[str]]:
         """Machine to the serial numbers (hex) of its certificates."""
         found: dict[str, set[str]] = {}

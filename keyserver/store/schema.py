@@ -3,7 +3,7 @@
 Ids are lower-case hex, times are seconds since the epoch, except in `record`, whose columns repeat what its body says.
 """
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import Column, Float, ForeignKey, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
 metadata = MetaData()
 
@@ -161,7 +161,7 @@ chain = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
-record = Table(
+record = Table(  # no index beside the chain's: each costs 1 to 3 us a record at ingest (decisions/0021)
     "record",
     metadata,
     Column("position", Integer, primary_key=True),
@@ -176,8 +176,6 @@ record = Table(
     Column("body", Text, nullable=False),
     UniqueConstraint("chain", "seq"),
 )
-Index("record_person", record.c.person, record.c.position, sqlite_where=record.c.person != "")
-Index("record_file", record.c.file, record.c.position, sqlite_where=record.c.file != "")
 
 subtree = Table(  # roots of complete subtrees of 256, 65,536 ... leaves, so that a proof reads few rows
     "subtree",

@@ -19,6 +19,7 @@ from keyserver.machines import Machine
 from keyserver.messages import (
     API,
     GrantRequest,
+    GrantResponse,
     Message,
     PushEvent,
     Receipt,
@@ -111,8 +112,12 @@ class AgentPort:
             checkpoint=service.log.checkpoint,
         )
 
-    async def _grant(self, machine: Machine, _: Peer, request: GrantRequest) -> Message:
-        return _raised(await self._write(lambda change: self._service.grants.answer(change, machine, request)))
+    async def _grant(self, machine: Machine, peer: Peer, request: GrantRequest) -> GrantResponse:
+        service = self._service
+        granted = _raised(await self._write(lambda change: service.grants.decide(change, machine, request)))
+        # A ban may have been in the same commit.
+        machine = service.machines.admit(peer, service.clock())
+        return service.grants.seal(machine, request.file.file_id, granted)
 
     async def _records(self, machine: Machine, _: Peer, batch: RecordBatch) -> Message:
         take = self._service.intake.take
@@ -157,7 +162,7 @@ def _line(event: PushEvent) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (event.number, msgspec.json.encode(event))
 
 
-def _raised(answer: Message | KeyServerError) -> Message:
+def _raised(answer: T | KeyServerError) -> T:
     if isinstance(answer, KeyServerError):
         raise answer
     return answer

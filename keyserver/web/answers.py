@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from keyserver.errors import KeyServerError, Malformed, NotReady, TooLarge
+from keyserver.errors import Banned, KeyServerError, Malformed, NotReady, Stalled, TooLarge
 from keyserver.messages import Failure, Message
 
 M = TypeVar("M", bound=Message)
@@ -35,8 +34,10 @@ async def read_body(request: Request, limit: int) -> bytes:
                 if size > limit:
                     raise TooLarge(f"the body may have {limit} bytes")
                 parts.append(part)
-    except (TimeoutError, ClientDisconnect, ValueError) as exc:
-        raise Malformed("the body did not arrive") from exc
+    except (TimeoutError, ClientDisconnect) as exc:
+        raise Stalled("the body did not arrive") from exc
+    except ValueError:
+        raise Malformed("the content length is not a number") from None
     return b"".join(parts)
 
 
@@ -48,8 +49,8 @@ def decode(body: bytes, kind: type[M]) -> M:
         raise Malformed(f"not a {kind.__name__}: {exc}") from None
 
 
-def message(body: Message, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(_encode(body), media_type="application/json", headers=headers)
+def message(body: Message) -> Response:
+    return Response(_encode(body), media_type="application/json")
 
 
 def failure(error: Exception) -> Response:
@@ -61,5 +62,6 @@ def failure(error: Exception) -> Response:
         if isinstance(error, NotReady):
             log.error("not ready: %s", error)
         body, status = Failure(error.word, str(error)), error.status
-    # The rest of a body that was refused may still be on its way.
-    return Response(_encode(body), status, media_type="application/json", headers={"connection": "close"})
+    # The rest of a refused body may still be on its way; and who is banned need not stay connected.
+    closing = {"connection": "close"} if isinstance(error, TooLarge | Stalled | Banned) else None
+    return Response(_encode(body), status, media_type="application/json", headers=closing)

@@ -6,7 +6,7 @@ import pytest
 from keyserver.errors import Conflict, Denied, KeyServerError, Malformed, NotFound
 from keyserver.messages import FileFacts, GrantRequest, ProgramClaim
 from keyserver.sealing import Binding
-from tests.keyserver.company import SHA
+from tests.keyserver.company import POLICY, SHA
 
 FILE = "0f" * 16
 OFFICE = ProgramClaim("/usr/bin/office", sha256=SHA, clean=True)
@@ -28,7 +28,10 @@ def request_(company):
 def ask(company, machine):
     def ask(request):
         known = company.service.machines.get(machine.id)
-        return company.change(lambda change: company.service.grants.answer(change, known, request))
+        answer = company.change(lambda change: company.service.grants.decide(change, known, request))
+        if isinstance(answer, KeyServerError):
+            return answer
+        return company.service.grants.seal(known, request.file.file_id, answer)
 
     return ask
 
@@ -76,8 +79,8 @@ def test_older_key_versions_still_open(company, machine, request_, ask):
     ("changes", "error"),
     [
         ({"person": "dana"}, Denied),
-        ({"program": ProgramClaim("/usr/bin/cat", sha256=SHA, clean=True)}, Denied),
-        ({"program": msgspec.structs.replace(OFFICE, clean=False)}, Denied),
+        ({"action": "read", "program": ProgramClaim("/usr/bin/cat", sha256=SHA, clean=True)}, Denied),
+        ({"action": "read", "program": msgspec.structs.replace(OFFICE, clean=False)}, Denied),
         ({"action": "delete"}, Denied),
         ({"action": "fly"}, Malformed),
         ({"wrapped": b"x"}, Denied),
@@ -92,6 +95,27 @@ def test_refusals_are_named_and_recorded(company, request_, ask, changes, error)
     answer = ask(msgspec.structs.replace(request_, **changes))
     assert isinstance(answer, error)
     assert company.events()[-1] == "denied"
+
+
+def test_a_program_that_may_create_unseen_gets_the_key_of_its_new_file_only(company, machine, ask, request_):
+    text = POLICY["sales.yaml"].replace(
+        "labels: [clients], allow: [read]", "labels: [contracts], allow: [read, create]"
+    )
+    files = POLICY | {"sales.yaml": text}
+    company.change(lambda c: company.service.bundles.upload(c, files, company.service.bundles.parse(files), "admin"))
+    company.add_user("service:backup")
+    company.change(lambda c: company.service.map_login(c, machine.id, 0, "service:backup", "admin"))
+    unseen = msgspec.structs.replace(request_, person="service:backup", program=ProgramClaim("/usr/bin/borg"))
+    born = ask(unseen)
+    opened(company, machine, born)
+    for action in ("read", "create"):
+        assert isinstance(ask(again(unseen, born, action=action)), Denied)
+
+
+def test_a_request_whose_record_would_be_too_long_is_malformed(company, ask, request_):
+    file = msgspec.structs.replace(request_.file, path="/" + "x" * 70_000)
+    with pytest.raises(Malformed, match="limit"):
+        ask(msgspec.structs.replace(request_, file=file))
 
 
 def test_a_wrapped_key_is_good_for_its_own_file_and_label_only(company, request_, ask):
@@ -117,7 +141,7 @@ def test_a_users_mount_gets_no_secret_file(company, request_):
     company.add_user("li", "sales")
     user = company.join({1000: "li"}, "user")
     known = company.service.machines.get(user.id)
-    answer = company.change(lambda change: company.service.grants.answer(change, known, request_))
+    answer = company.change(lambda change: company.service.grants.decide(change, known, request_))
     assert isinstance(answer, Denied)
     assert "plain user" in str(answer)
 

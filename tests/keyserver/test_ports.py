@@ -148,6 +148,9 @@ def test_receipts_are_signed_by_the_machine(joined):
     client.receipt(Receipt(leases, at, signature, 3))
     with pytest.raises(c.Denied):
         client.receipt(Receipt(leases, 13.0, signature, 3))
+    for bad in ((), ("x y",), ("a",) * 1001):
+        with pytest.raises(c.Malformed):
+            client.receipt(Receipt(bad, at, signature, 3))
 
 
 def test_a_ban_ends_streams_and_requests_at_once(served, joined, stream):
@@ -190,8 +193,8 @@ def test_disabling_a_person_pushes_and_ends_the_leases(served, joined, stream):
 
 def test_a_stream_that_comes_back_hears_what_it_missed(served, joined):
     machine, client = joined
-    served.write(lambda change: change.announce("leases", machine.id))
-    newest = served.hub.newest(machine.id).number
+    newest = served.write(lambda change: change.announce("leases", machine.id))
+    wait_for(lambda: served.hub.newest(machine.id).number == newest)
     for last, kind in ((newest - 1, "leases"), (newest, "hello")):
         with client.events(last) as stream:
             event = next(iter(stream))

@@ -224,7 +224,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("position"),
         sa.UniqueConstraint("chain", "seq"),
     )
-    op.create_index("record_file", "record", ["file", "position"], unique=False, sqlite_where=sa.text("file != ''"))
-    op.create_index(
-        "record_person", "record", ["person", "position"], unique=False, sqlite_where=sa.text("person != ''")
-    )
