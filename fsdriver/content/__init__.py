@@ -1,6 +1,6 @@
 """The sealed file format and random access to it (docs/format.md)."""
 
-from fsdriver.content.header import MAGIC, Header
+from fsdriver.content.header import MAGIC, PEEK_SIZE, Header, peek
 from fsdriver.content.keys import FileKey
 from fsdriver.content.offsets import CHUNK_SIZE, HEADER_SIZE, OVERHEAD, plain_size, sealed_size
 from fsdriver.content.redo import Group, Redo, RedoLog, Replayed
@@ -13,6 +13,7 @@ __all__ = [
     "HEADER_SIZE",
     "MAGIC",
     "OVERHEAD",
+    "PEEK_SIZE",
     "FileKey",
     "Group",
     "Header",
@@ -23,6 +24,7 @@ __all__ = [
     "WrapAlgorithm",
     "WrapSlot",
     "is_whole",
+    "peek",
     "plain_size",
     "read_first",
     "sealed_size",

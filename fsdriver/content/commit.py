@@ -15,7 +15,8 @@ from fsdriver.content.keys import FileKeys
 from fsdriver.content.offsets import COMMIT_SIZE, MAX_SIZE, NONCE_SIZE, TAG_SIZE
 from fsdriver.errors import FileDamaged
 
-_FIELDS = struct.Struct(f">QQQ32s{COMMIT_SIZE - NONCE_SIZE - TAG_SIZE - 56}x")
+_RESERVED = bytes(COMMIT_SIZE - NONCE_SIZE - TAG_SIZE - 56)
+_FIELDS = struct.Struct(f">QQQ32s{len(_RESERVED)}x")
 _CONTEXT = struct.Struct(">17sHHI16s")
 SUM_MODULUS = 1 << 256
 SUM_MASK = SUM_MODULUS - 1
@@ -44,7 +45,7 @@ class Commit(NamedTuple):
         except InvalidTag:
             raise FileDamaged("the commit record does not verify") from None
         generation, size, seals, total = _FIELDS.unpack(plain)
-        if any(plain[56:]) or size >= MAX_SIZE or (generation == 0 and (size or total.strip(b"\0"))):
+        if not plain.endswith(_RESERVED) or size >= MAX_SIZE or (generation == 0 and (size or total.strip(b"\0"))):
             raise FileDamaged("the commit record is malformed")
         return cls(generation, size, seals, int.from_bytes(total, "big"))
 

@@ -40,6 +40,30 @@ FILE_ID_AT = 40
 _TAG_AT = 120
 _TAG_END = 152
 _NO_TAG = bytes(32)
+_ZEROS_FIELDS = bytes(TEXT_AT - _TAG_END)
+_ZEROS_END = bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE)
+PEEK_SIZE = _FIELDS.size
+
+
+class Belonging(NamedTuple):
+    """Whose a sealed file is, by the (unverified) fields of its header."""
+
+    file_id: bytes
+    company: bytes
+    label: bytes
+
+
+def peek(data: bytes) -> Belonging:
+    """Whose file begins with the PEEK_SIZE bytes of `data`: for decisions that need no key, such as who may delete it.
+    Raises HeaderDamaged or FormatUnknown."""
+    if len(data) < PEEK_SIZE or data[: len(MAGIC)] != MAGIC:
+        raise HeaderDamaged("not a sealed file")
+    _, major, _, _, incompatible, _, _, file_id, company, label, _, _ = _FIELDS.unpack_from(data)
+    if major != MAJOR or incompatible:
+        raise FormatUnknown(f"format {major}, features {incompatible:#x}: newer than this program")
+    return Belonging(file_id, company, label)
+_RESERVED = bytes(TEXT_AT - _TAG_END)
+_RESERVED_TAIL = bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE)
 
 
 class Header(NamedTuple):
@@ -78,14 +102,14 @@ class Header(NamedTuple):
             raise FormatUnknown(f"cipher suite {suite} is not known to this program")
         if not CHUNK_SIZE_MIN <= chunk_size <= CHUNK_SIZE_MAX or chunk_size & (chunk_size - 1):
             raise HeaderDamaged(f"chunk size {chunk_size} is not a power of two from 4 KiB to 1 MiB")
-        if any(data[_TAG_END:TEXT_AT]) or any(data[COMMIT_AT + COMMIT_SIZE : HEADER_SIZE]):
+        if data[_TAG_END:TEXT_AT] != _RESERVED or data[COMMIT_AT + COMMIT_SIZE : HEADER_SIZE] != _RESERVED_TAIL:
             raise HeaderDamaged("reserved bytes of the header are not zero")
         encoded, _, padding = data[TEXT_AT:SLOTS_AT].partition(b"\0")
         try:
             text = encoded.decode()
         except UnicodeDecodeError:
             raise HeaderDamaged("the header's text is not UTF-8") from None
-        if any(padding):
+        if padding.strip(b"\0"):
             raise HeaderDamaged("the header's text is not padded with zeros")
         found = [WrapSlot.parse(data[at : at + WRAP_SLOT_SIZE]) for at in range(SLOTS_AT, SIGNATURE_AT, WRAP_SLOT_SIZE)]
         return cls(

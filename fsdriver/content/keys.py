@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_SIZE = 32
 _INFO = b"grantfs-file-v1"
+_SHA256 = SHA256()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,11 @@ class FileKey:
 class FileKeys:
     """Subkeys of one file key, ready for use. Drawn with the file id as salt."""
 
-    __slots__ = ("chunk", "commit", "commitment", "header_tag", "sum", "xattr")
+    __slots__ = ("_xattr", "chunk", "commit", "commitment", "header_tag", "sum")
 
     def __init__(self, file_key: FileKey, file_id: bytes, suite: int) -> None:
         info = _INFO + suite.to_bytes(2, "big")
-        drawn = HKDF(SHA256(), 6 * KEY_SIZE, salt=file_id, info=info).derive(file_key.secret)
+        drawn = HKDF(_SHA256, 6 * KEY_SIZE, salt=file_id, info=info).derive(file_key.secret)
         self.commitment = drawn[0:32]
         """Stands in the header in clear."""
         self.header_tag = drawn[32:64]
@@ -47,4 +48,8 @@ class FileKeys:
         self.chunk = AESGCM(drawn[96:128])
         self.sum = blake2b(key=drawn[128:160], digest_size=32)
         """Prototype: copy it, feed it, take its digest."""
-        self.xattr = AESGCM(drawn[160:192])
+        self._xattr = drawn[160:192]
+
+    @property
+    def xattr(self) -> AESGCM:
+        return AESGCM(self._xattr)

@@ -34,7 +34,7 @@ def check_seals(seals: int) -> None:
         raise NotSupported("the file key has sealed as much as it may: the file needs a new key")
 
 
-def plan(
+def seal_plan(
     slots: Slots,
     header: Header,
     keys: FileKeys,

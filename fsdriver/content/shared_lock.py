@@ -22,8 +22,8 @@ class SharedLock:
 
     def leave_shared(self) -> None:
         self._readers.pop()
-        if self._writer_waits and not self._readers and self._drained is not None:
-            self._drained.set()
+        if self._writer_waits and not self._readers and (drained := self._drained) is not None:
+            drained.set()
 
     def __enter__(self) -> None:
         """Exclusive."""

@@ -102,13 +102,15 @@ class Slots:
             if buffer is not None:
                 scratch.give(buffer)
 
-    def load(self, index: int) -> bytes | None:
+    def load(self, index: int) -> bytearray | None:
         """The whole content of a chunk, None inside a hole."""
         slot = self._read(self.offset(index), OVERHEAD + self.length(index))
         if not 0 < word_at(slot, 0)[0] <= self.generation + (index >= self.base):
             self._check_hole(index, slot)
             return None
-        return self.sealer.open(slot, index)
+        plain = bytearray(len(slot) - OVERHEAD)
+        self.sealer.open_into(slot, index, memoryview(plain))
+        return plain
 
     def _read(self, offset: int, size: int) -> memoryview:
         if self.kept is not None and (kept := self.kept.data) is not None:

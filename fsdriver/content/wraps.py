@@ -17,6 +17,8 @@ from fsdriver.content.offsets import NONCE_SIZE, TAG_SIZE, WRAP_SLOT_SIZE
 from fsdriver.errors import HeaderDamaged
 
 _FIELDS = struct.Struct(">HHI16s40x")
+_RESERVED_AT = 24
+_EMPTY = bytes(WRAP_SLOT_SIZE)
 _CONTEXT = b"grantfs-wrap-v1"
 _VERSION = struct.Struct(">I")
 WRAPPED_SIZE = NONCE_SIZE + KEY_SIZE + TAG_SIZE
@@ -51,11 +53,12 @@ class WrapSlot(NamedTuple):
         """The slot in WRAP_SLOT_SIZE bytes, None for an empty one. Raises HeaderDamaged."""
         algorithm, length, version, key_id = _FIELDS.unpack_from(data)
         if algorithm == WrapAlgorithm.EMPTY:
-            if data.count(0) != WRAP_SLOT_SIZE:
+            if data != _EMPTY:
                 raise HeaderDamaged("an empty wrap slot holds something")
             return None
         end = _FIELDS.size + length
-        if not 0 < length <= WRAPPED_MAX or any(data[24 : _FIELDS.size]) or data.count(0, end) != WRAP_SLOT_SIZE - end:
+        reserved, padding = data[_RESERVED_AT : _FIELDS.size], data[end:]
+        if not 0 < length <= WRAPPED_MAX or reserved != _EMPTY[: len(reserved)] or padding != _EMPTY[: len(padding)]:
             raise HeaderDamaged("a wrap slot is malformed")
         return cls(algorithm, key_id, version, data[_FIELDS.size : end])
 

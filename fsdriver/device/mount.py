@@ -5,6 +5,7 @@ looks into the mount itself; /proc/self/mountinfo says what is mounted where.
 """
 
 import array
+import contextlib
 import errno
 import os
 import shutil
@@ -51,7 +52,7 @@ def mount(path: Path, *, source: str, exec_allowed: bool = False, allow_other: b
 
     `source` is what mount(8) shows; `allow_other` None means: as root yes, as a plain user no. Raises MountRefused.
     """
-    path = path.absolute()
+    path = real_path(path)
     by_helper = os.geteuid() != 0
     point = _checked_point(path)
     try:
@@ -63,14 +64,15 @@ def mount(path: Path, *, source: str, exec_allowed: bool = False, allow_other: b
             point.guard()
             device = _by_root(path, source, exec_allowed, allow_other)
         minor = _minor_of(path)
+        if minor is None:
+            with contextlib.suppress(OSError):
+                _try_unmount(Mounted(device, point, 0, by_helper), lazy=True)
+            os.close(device)
+            raise MountRefused(f"{path}: mounted, but /proc/self/mountinfo does not show it")
     except BaseException:
         point.release()
         point.close()
         raise
-    if minor is None:
-        os.close(device)
-        point.close()
-        raise MountRefused(f"{path}: mounted, but not to be seen in /proc/self/mountinfo")
     return Mounted(device, point, minor, by_helper)
 
 
@@ -106,13 +108,18 @@ def _try_unmount(mounted: Mounted, *, lazy: bool) -> bool:
     return done.returncode == 0
 
 
+def real_path(path: Path) -> Path:
+    """As the mount table has it. The last part is not resolved: a mount point must not be a symbolic link."""
+    return path.absolute().parent.resolve() / path.name
+
+
 def _checked_point(path: Path) -> MountPoint:
+    if _minor_of(path) is not None:
+        how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
+        raise MountRefused(f"{path}: a drive is mounted here already; if its daemon is dead: {how} {path}")
     try:
         return MountPoint(path)
     except OSError as exc:
-        if exc.errno == errno.ENOTCONN:
-            how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
-            raise MountRefused(f"{path}: a drive whose daemon died is still mounted here: {how} {path}") from exc
         if exc.errno == errno.ENOTEMPTY:
             raise MountRefused(f"{path}: the mount point is not empty") from exc
         raise MountRefused(f"{path}: {exc.strerror}") from exc

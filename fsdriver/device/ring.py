@@ -11,7 +11,6 @@ import struct
 
 from fsdriver.device import syscalls
 
-SLOTS = 512
 SLOT_SIZE = 128
 
 _SETUP_CQSIZE = 1 << 3
@@ -27,14 +26,17 @@ _SQE = struct.Struct("<BBHiQQIIQ24x")
 
 
 class Ring:
-    """A ring of SLOTS submission slots, each in use at most once at a time, so that neither queue can overflow."""
+    """A ring of submission slots, each in use at most once at a time, so that neither queue can overflow."""
 
-    def __init__(self) -> None:
-        """Raises OSError: ENOSYS, EPERM (kernel.io_uring_disabled, seccomp), EINVAL (Linux before 6.1), ENOMEM."""
+    def __init__(self, slots: int) -> None:
+        """`slots` is a power of two.
+
+        Raises OSError: ENOSYS, EPERM (kernel.io_uring_disabled, seccomp), EINVAL (Linux before 6.1), ENOMEM.
+        """
         parameters = bytearray(_PARAMETERS_SIZE)
         flags = _SETUP_CQSIZE | _SETUP_SQE128 | _SETUP_SINGLE_ISSUER | _SETUP_DEFER_TASKRUN
-        struct.pack_into("<III", parameters, 0, SLOTS, 2 * SLOTS, flags)
-        self.descriptor = syscalls.io_uring_setup(SLOTS, parameters)
+        struct.pack_into("<III", parameters, 0, slots, 2 * slots, flags)
+        self.descriptor = syscalls.io_uring_setup(slots, parameters)
         sq_entries, cq_entries = struct.unpack_from("<II", parameters, 0)
         sq = struct.unpack_from("<7I", parameters, 40)
         cq = struct.unpack_from("<7I", parameters, 80)
@@ -79,7 +81,7 @@ class Ring:
 def available() -> bool:
     """Whether this kernel lets this process make such a ring."""
     try:
-        Ring().close()
+        Ring(8).close()
     except OSError:
         return False
     return True

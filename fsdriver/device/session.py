@@ -13,13 +13,13 @@ from pathlib import Path
 
 from fsdriver.device import ring
 from fsdriver.device.dispatch import Dispatcher, Handler
-from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, unmount
+from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, real_path, unmount
 from fsdriver.device.notify import Notifier
 from fsdriver.device.nudge import Nudger
 from fsdriver.device.pool import Pool
 from fsdriver.device.progress import Progress
 from fsdriver.device.reader import BUFFER_SIZE, Reader, clone, send
-from fsdriver.device.uring import DEPTH, RingServer, queues_by_cpu
+from fsdriver.device.uring import RingServer, possible_cpus
 from fsdriver.device.watchdog import Control, ControlUnavailable, Watchdog
 from fsdriver.protocol import Agreement, MalformedMessage, VersionUnsupported, events, negotiate, parse_message
 
@@ -28,9 +28,12 @@ log = logging.getLogger(__name__)
 READ_AHEAD_KIB = 1024
 """A sequential reader then asks for whole 1-MiB requests; the kernel's default is 128 KiB."""
 
+MOST_THREADS = 4
+"""More than this only wait for the interpreter lock."""
+
 
 class Session:
-    """A drive on a mount point. Use once: start, (wait,) stop."""
+    """A drive on a mount point. Use once: start, (wait,) stop. Threads do not survive a fork: daemonize before."""
 
     def __init__(
         self,
@@ -39,14 +42,13 @@ class Session:
         *,
         source: str = "grantfs",
         io_uring: bool = True,
-        readers: int = 2,
-        depth: int = DEPTH,
+        threads: int | None = None,
         late_answers: int = 256,
         hang_limit: float | None = 60.0,
         exec_allowed: bool = False,
         allow_other: bool | None = None,
     ) -> None:
-        """`io_uring`: use it where the kernel offers it, with `depth` entries a queue; else `readers` threads.
+        """`io_uring`: use it where the kernel offers it. `threads` serve requests (None: as many as CPUs, 2 to 4).
 
         `late_answers`: how many `Later` may run at once; `hang_limit`: seconds after which a hung connection is
         aborted, None: never; `allow_other` None: as root yes, as a plain user no.
@@ -54,8 +56,7 @@ class Session:
         self._point = point
         self._source = source
         self._want_io_uring = io_uring
-        self._reader_count = readers
-        self._depth = depth
+        self._threads = threads or max(2, min(MOST_THREADS, os.cpu_count() or 1))
         self._hang_limit = hang_limit
         self._exec_allowed = exec_allowed
         self._allow_other = allow_other
@@ -94,7 +95,7 @@ class Session:
         self.notifier.start()
         self.transport = "io_uring" if self.agreement.io_uring and self._start_rings(mounted.device) else "/dev/fuse"
         # With io_uring only FORGET and INTERRUPT come by /dev/fuse: one reader is enough.
-        for number in range(1 if self._rings else self._reader_count):
+        for number in range(1 if self._rings else self._threads):
             device = clone(mounted.device) if number else mounted.device
             if number:
                 self._devices.append(device)
@@ -113,15 +114,15 @@ class Session:
 
     def _start_rings(self, device: int) -> bool:
         """False, and nothing left, where a ring cannot be made: the kernel then goes on using /dev/fuse."""
-        self._nudger = Nudger(self._point.absolute())
+        self._nudger = Nudger(real_path(self._point))
         self._nudger.start()
         self._rings = [
-            RingServer(cpu, queues, device, self._dispatcher, self._nudger, self._depth)
-            for cpu, queues in queues_by_cpu().items()
+            RingServer(number, possible_cpus(), device, self._dispatcher, self._nudger)
+            for number in range(self._threads)
         ]
-        for server in self._rings:
+        # The kernel uses the entry that came last: server 0 is to be the first choice.
+        for server in reversed(self._rings):
             server.start()
-        for server in self._rings:
             server.registered.wait()
         failed = [server.failed for server in self._rings if server.failed]
         if failed:
@@ -132,6 +133,7 @@ class Session:
     def _end_rings(self, deadline: float) -> bool:
         if self._nudger is not None:
             self._nudger.stop()
+            self._nudger.join(max(0.1, deadline - time.monotonic()))
         for server in self._rings:
             server.stop()
         for server in self._rings:

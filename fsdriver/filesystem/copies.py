@@ -12,6 +12,9 @@ import threading
 from fsdriver.nodes.openfile import Handle
 
 
+_REMEMBERED = 1024
+
+
 class Copies:
     """The read-write pairs of all processes. Thread-safe."""
 
@@ -20,12 +23,25 @@ class Copies:
         self._lock = threading.Lock()
         self._reading: dict[int, set[Handle]] = {}
         self._writing: dict[int, set[Handle]] = {}
+        self._nowhere: dict[int, int] = {}
 
     def reads(self, handle: Handle) -> None:
         """`handle` has been read from for the first time."""
         with self._lock:
             self._reading.setdefault(handle.caller.pid, set()).add(handle)
-        handle.outside.update(self._open_elsewhere(handle.caller.pid))
+        pid = handle.caller.pid
+        try:
+            descriptors = os.stat(f"/proc/{pid}/fd").st_size  # how many there are, since Linux 6.2; 0 before
+        except OSError:
+            return
+        # A process that reads file after file, with as many descriptors as when it last had none outside, has none.
+        if descriptors and self._nowhere.get(pid) == descriptors:
+            return
+        outside = self._open_elsewhere(pid)
+        handle.outside.update(outside)
+        if len(self._nowhere) > _REMEMBERED:
+            self._nowhere.clear()
+        self._nowhere[pid] = 0 if outside else descriptors
 
     def writes(self, handle: Handle) -> None:
         """`handle` has been written to for the first time."""

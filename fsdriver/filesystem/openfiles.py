@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fsdriver.content import FileKey, Header, RedoLog, SealedFile
-from fsdriver.errors import FsError, HeaderDamaged, NodeVanished
+from fsdriver.content import HEADER_SIZE, PEEK_SIZE, FileKey, Header, RedoLog, SealedFile, peek
+from fsdriver.errors import FsError, HeaderDamaged, NodeVanished, OtherCompany
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode, InodeTable
 from fsdriver.nodes.openfile import OpenFile
@@ -16,7 +16,6 @@ from fsdriver.views import Views
 from policy import Label
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
-HEADER_BYTES = 4096
 
 Unlock = Callable[[Header], FileKey]
 
@@ -127,17 +126,29 @@ class OpenFiles:
         that it can be unlinked or replaced; None for a label that no bundle knows."""
         if inode.label_id is None:
             try:
-                with self.borrowed(inode) as file:
-                    header = Header.parse(os.pread(file.fd, HEADER_BYTES, 0))
-                header.require_company(self.company)
-                inode.label_id = header.label
-                inode.file_id = header.file_id
+                found = peek(self._first_bytes(inode))
+                if found.company != self.company:
+                    raise OtherCompany(f"the file belongs to company {found.company.hex()}")
+                inode.label_id, inode.file_id = found.label, found.file_id
             except (FsError, OSError) as exc:
                 if isinstance(exc, NodeVanished):
                     raise
                 assert inode.parent is not None
                 return self._views.child_label(inode.parent)
         return self._views.label_of(inode)
+
+    def _first_bytes(self, inode: Inode) -> bytes:
+        """Enough of the file to tell whose it is."""
+        if inode.opened is not None:
+            return os.pread(inode.opened.fd, PEEK_SIZE, 0)
+        if inode.parent is None:
+            raise NodeVanished("not a file")
+        above = self._directories.descriptor(inode.parent)
+        fd = os.open(inode.name, os.O_RDONLY | os.O_NONBLOCK | _FLAGS, dir_fd=above.fd)
+        try:
+            return os.read(fd, PEEK_SIZE)
+        finally:
+            os.close(fd)
 
     def moved(self, inode: Inode) -> None:
         """`inode` lies elsewhere now, and everything below it: the redo log names files by where they lie."""
@@ -150,7 +161,7 @@ class OpenFiles:
         """The file's header, unverified unless the file is unlocked. Errors: HeaderDamaged, FormatUnknown."""
         if file.sealed is not None:
             return file.sealed.header
-        data = os.pread(file.fd, HEADER_BYTES, 0)
+        data = os.pread(file.fd, HEADER_SIZE, 0)
         if not data:
             raise HeaderDamaged("an empty file in the store: its maker died before it was sealed")
         return Header.parse(data)

@@ -41,7 +41,13 @@ def unlock(header: Header) -> FileKey:
 
 
 def reopened(fd: int, *, redo: Redo | None = None, path: bytes = b"") -> SealedFile:
-    return SealedFile.open(os.dup(fd), unlock, redo=redo, path=path)
+    """The sealed file in `fd`, opened again in a duplicate of it."""
+    own = os.dup(fd)
+    try:
+        return SealedFile.open(own, unlock, redo=redo, path=path)
+    except BaseException:
+        os.close(own)
+        raise
 
 
 def memory() -> int:

@@ -224,6 +224,17 @@ def test_a_zeroed_chunk_is_no_hole_even_in_a_large_file(fd):
         file.verify()
 
 
+def test_a_file_cut_at_any_byte_is_refused(fd):
+    file = new_file(fd)
+    file.write(0, pattern(2 * CHUNK + 30))
+    file.close()
+    whole = os.fstat(fd).st_size
+    for size in range(whole - 1, -1, -7):
+        os.ftruncate(fd, size)
+        with pytest.raises((HeaderDamaged, FileDamaged)):
+            reopened(fd)
+
+
 def test_a_damaged_file_can_be_truncated_and_written_anew(fd):
     large(fd).close()
     os.pwrite(fd, bytes(3 * STRIDE), 4096 + 35 * STRIDE)
@@ -284,7 +295,7 @@ def test_dirty_memory_is_bounded(fd):
     file.flush()
     for index in range(1000):
         file.write(index * CHUNK_SIZE, b"x")
-        assert len(file._dirty) * CHUNK_SIZE <= (8 << 20) + CHUNK_SIZE
+        assert file._draft.waiting <= (8 << 20) + CHUNK_SIZE
     file.close()
     assert reopened(fd).read(999 * CHUNK_SIZE, 2) == b"x\0"
 

@@ -313,6 +313,22 @@ def test_mounting_over_a_dead_drive_names_the_command(drive: Drive) -> None:
     refused.log()
 
 
+def test_a_living_drive_is_not_mounted_over(drive: Drive) -> None:
+    refused = Drive(drive.path)
+    assert "mounted here already" in refused.hello["refused"]
+    refused.log()
+    (drive.path / "f").touch()
+
+
+def test_a_mount_point_behind_a_link_is_found_in_the_mount_table(drives: Callable[..., Drive], tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "behind").mkdir()
+    linked = Drive(tmp_path / "link/behind")
+    assert linked.transport
+    assert linked.ask("stop-release")["unmounted"] == "clean"
+    linked.end()
+
+
 def test_the_mount_says_what_it_is(drive: Drive) -> None:
     (line,) = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {drive.path} " in line]
     assert " - fuse.grantfs grantfs " in line
