@@ -63,14 +63,17 @@ vectors: $(VENV)/installed-dev  ## make the golden vectors again; git must show 
 policy-test: $(VENV)/installed  ## the cases in the sample policy
 	$(BIN)/policy test policy/samples
 
+bench: machine-bench $(VENV)/installed  ## compare with gocryptfs and ext4; root only, writes benchmarks/results
+	$(BIN)/python -m benchmarks.canonical --save
+
 clean:  ## stop the demo; remove it, the virtual environment and what builds and tests left
 	@if [ -e $(DEMO)/demo.json ] && [ -x $(BIN)/fsdriver ]; then $(BIN)/fsdriver demo --dir $(DEMO) --stop; fi
 	if mountpoint -q $(DEMO)/drive; then echo "$(DEMO)/drive is still mounted" >&2; exit 1; fi
 	rm -rf --one-file-system $(DEMO) $(VENV) build dist *.egg-info .coverage .hypothesis .*_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: machine-run machine-test
-machine-run machine-test: machine-%:
+.PHONY: machine-run machine-test machine-bench
+machine-run machine-test machine-bench: machine-%:
 	@deploy/machine.sh $* "$(PYTHON)"
 
 $(BIN)/python:

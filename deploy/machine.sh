@@ -1,5 +1,5 @@
 #!/bin/bash
-# Give this machine what `make run` or `make test` needs: deploy/machine.sh run|test [PYTHON]
+# Give this machine what a make target needs: deploy/machine.sh run|test|bench [PYTHON]
 #
 # As root it installs the Debian packages that are missing. As a plain user it installs nothing and names the one
 # command that root must run. `deploy/machine.sh python [PYTHON]` prints the interpreter for the virtual environment.
@@ -11,6 +11,7 @@ USER_PACKAGES=(fuse3)
 # Listed programs that tests work with, and what tests build their situations from.
 TEST_PACKAGES=(python3-venv fuse3 attr bubblewrap git libreoffice-calc-nogui libreoffice-writer-nogui
   linux-libc-dev rsync sqlite3 strace vim-tiny xz-utils)
+BENCH_PACKAGES=(python3-venv fuse3 gocryptfs e2fsprogs)
 
 # The system's own interpreter first: every user can run it, which tests that change the user need.
 interpreter() {
@@ -81,8 +82,15 @@ test)
     fi
   fi
   ;;
+bench)
+  if [ "$(id -u)" != 0 ]; then
+    echo "The comparison mounts loop devices: only root can run it." >&2
+    exit 1
+  fi
+  install $(missing "${BENCH_PACKAGES[@]}")
+  ;;
 *)
-  echo "usage: $0 run|test|python [PYTHON]" >&2
+  echo "usage: $0 run|test|bench|python [PYTHON]" >&2
   exit 2
   ;;
 esac

@@ -26,7 +26,7 @@ printable() { tr -cd '[:print:]' | sed 's/  */ /g' | cut -c 1-"$1" | fold -w 110
 arrived() {
   local try
   for try in $(seq 50); do
-    if "$bin/fsdriver" --home "$agent" status -o json | grep -Eq '"(waiting|records_waiting)": *0[,}]'; then return; fi
+    if "$bin/fsdriver" --home "$agent" status -o json | grep -Eq '"waiting": *0,'; then return; fi
     sleep 0.1
   done
 }
@@ -50,7 +50,9 @@ show "ls -l $drive/sales/clients"
 
 say "5. Every open left a record before it was answered, and the key server has them."
 arrived
-show "$bin/keyserver --home $server audit list --file /sales/clients/customers.txt --limit 12"
+show "$bin/keyserver --home $server audit list --file /sales/clients/customers.txt --event open --limit 4"
+echo "The same as JSON, and the copy that cp made, with where it went:"
+show "$bin/keyserver --home $server audit list --event copy -o jsonl | grep stick.txt | tail -n 1"
 show "$bin/keyserver --home $server audit verify"
 
 say "6. Why is it so?"
