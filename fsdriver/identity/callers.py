@@ -71,7 +71,7 @@ class _Known:
 
 
 class _Thread:
-    __slots__ = ("admitted", "caller", "known", "looked_at", "seen_at", "status", "uid", "verdict")
+    __slots__ = ("admitted", "caller", "known", "looked_at", "seen_at", "status", "task", "uid", "verdict")
 
     def __init__(
         self,
@@ -84,6 +84,9 @@ class _Thread:
     ) -> None:
         self.known, self.verdict, self.status, self.admitted = known, verdict, status, admitted
         self.caller, self.uid = caller, caller.uid
+        # The number of a thread that ended may be given to another process while its own lives on. A process's first
+        # thread has the number for as long as the process is there, which is asked about anyway.
+        self.task = b"task/%d" % caller.tid if caller.tid != caller.pid else b""
         self.seen_at = self.looked_at = now
 
 
@@ -178,6 +181,8 @@ class Callers:
         try:
             if not known.same(verdict):
                 return None
+            if thread.task:
+                os.stat(thread.task, dir_fd=known.process.directory)
             if thorough and verdict.program is not None and now - thread.looked_at >= _LOOK_SECONDS:
                 if not self._unchanged(thread):
                     return None
