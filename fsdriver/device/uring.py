@@ -6,7 +6,7 @@ Here every server has entries in every queue:
 
 - server 0 was the last to answer, so it gets the next request, and while it keeps up it does so alone. Two threads that
   need the interpreter lock for every request cost more than they gain: two processes that stat, one on each of two
-  CPUs, got 26,000 stats a second from this, for 35 us of CPU each, and 20,000 for 70 us from a server on each CPU.
+  CPUs, got 29,700 stats a second from this, for 31 us of CPU each, and 16,400 for 90 us from a server on each CPU.
 - the others get what comes while server 0 is in a handler (which reads the disk or deciphers without that lock).
 
 Servers run on the CPU of the callers they serve (`placement`).
