@@ -98,11 +98,14 @@ def _checksum(record: bytearray) -> bytes:
 class Redo(Protocol):
     """What a sealed file needs of a log."""
 
-    def begin(self, group: Group, *, durable: bool) -> int:
-        """Puts `group` into the log, on the disk itself if `durable`, and gives a ticket. Raises OSError."""
+    def begin(self, group: Group) -> int:
+        """Puts `group` into the log and gives a ticket. Raises OSError; then the group is not in the log."""
+
+    def sync(self) -> None:
+        """Everything in the log is on the disk itself when this returns. Raises OSError."""
 
     def end(self, ticket: int) -> None:
-        """The group is in its place (and there durably, if it was begun so)."""
+        """The group is in its place, or a later group of the same file is in the log. Does not raise."""
 
 
 class Replayed(NamedTuple):
@@ -133,11 +136,16 @@ class RedoLog:
             raise
         self._lock = Lock()
         self._open: set[int] = set()
+        self._unmarked: set[int] = set()
+        """Tickets that ended and could not be marked in the log yet."""
         self._end = 0
         self._epoch = int.from_bytes(os.urandom(4), "big")
 
-    def begin(self, group: Group, *, durable: bool) -> int:
+    def begin(self, group: Group) -> int:
         with self._lock:
+            # INVARIANT: no group enters the log while one before it, already placed, looks as if it were not: replay
+            # would put its images over newer ones.
+            self._mark_ended()
             if not self._open:
                 self._epoch += 1
                 if self._end > _RESERVED:
@@ -149,13 +157,21 @@ class RedoLog:
             write_all(self._fd, record, ticket)
             self._end += len(record)
             self._open.add(ticket)
-        if durable:
-            os.fdatasync(self._fd)
-        return ticket
+            return ticket
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
 
     def end(self, ticket: int) -> None:
         with self._lock:
-            os.pwrite(self._fd, bytes((_PLACED,)), ticket + _STATE_AT)
+            self._unmarked.add(ticket)
+            with suppress(OSError):
+                self._mark_ended()
+
+    def _mark_ended(self) -> None:
+        for ticket in list(self._unmarked):
+            write_all(self._fd, bytes((_PLACED,)), ticket + _STATE_AT)
+            self._unmarked.discard(ticket)
             self._open.discard(ticket)
 
     def replay(self) -> list[Replayed]:
@@ -203,6 +219,10 @@ class RedoLog:
             os.close(fd)
 
     def close(self) -> None:
+        """Gives the log up. Groups that have not ended stay in it for the next `replay`."""
+        with self._lock, suppress(OSError):
+            if self._end and not self._open - self._unmarked:
+                os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
 

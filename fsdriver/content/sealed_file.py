@@ -316,14 +316,13 @@ class SealedFile:
     def rewrap(self, label: bytes, slots: Sequence[WrapSlot]) -> None:
         """Gives the file a label and wrap slots; the content is not touched. Flushes."""
         with self._lock:
+            self._check_writable()
             self._settle()
             header, head = self.header._replace(label=label, slots=tuple(slots)).encode(self._keys)
             group = Group(header.file_id, self.path, [(0, head)])
-            ticket = self._redo.begin(group, durable=False) if self._redo else None
-            group.place(self._fd)
+            self._pending = Plan(self._draft.commit, [], group, logged=True)
             self.header = self._draft.header = header
-            if self._redo and ticket is not None:
-                self._redo.end(ticket)
+            self._settle()
 
     def seal_xattr(self, name: bytes, value: bytes) -> bytes:
         """The value of an extended attribute as it lies in the store."""
@@ -366,6 +365,8 @@ class SealedFile:
     def _empty(self) -> None:
         """Truncation to nothing needs nothing of the old state, so it works on a damaged file and on a full disk."""
         self._check_writable()
+        if self._pending is not None and self._pending.commit is self._draft.commit:
+            self._settle()  # a new header, which is needed still
         self._drop_kept()
         self._draft.clear()
         self._pending = None
@@ -406,9 +407,11 @@ class SealedFile:
             plan.group.place(self._fd)
         else:
             # A group that an earlier try left is placed again by this one, which comes after it in the log.
-            earlier, self._ticket = self._ticket, self._redo.begin(plan.group, durable=durable)
+            earlier, self._ticket = self._ticket, self._redo.begin(plan.group)
             if earlier is not None:
                 self._redo.end(earlier)
+            if durable:
+                self._redo.sync()
             plan.group.place(self._fd)
         if durable:
             os.fdatasync(self._fd)

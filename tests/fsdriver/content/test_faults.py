@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.content import RedoLog, SealedFile, backing
-from tests.fsdriver.content.samples import CHUNK, new_file, pattern, reopened
+from tests.fsdriver.content.samples import CHUNK, LABEL, new_file, pattern, reopened, slot_for
 
 
 class Killed(BaseException):
@@ -109,6 +109,13 @@ SCENARIOS: dict[str, list[Step]] = {
         lambda f: put(f, 0, pattern(10, 5)),
         lambda f: f.flush(),
     ],
+    "new wraps": [
+        lambda f: put(f, 0, pattern(2 * CHUNK, 1)),
+        lambda f: f.rewrap(LABEL, [slot_for()]),
+        lambda f: put(f, 10, pattern(CHUNK, 2)),
+        lambda f: f.rewrap(LABEL, [slot_for(), slot_for()]),
+        lambda f: f.truncate(0),
+    ],
     "holes": [
         lambda f: f.truncate(10 * CHUNK + 1),
         lambda f: f.flush(),
@@ -134,7 +141,8 @@ class Bench:
         self.file = new_file(self.fd, redo=self.redo, path=b"file")
 
     def close(self) -> None:
-        for fd in (self.store, self.redo._fd, self.fd, self.file._fd):
+        self.redo.close()
+        for fd in (self.store, self.fd, self.file._fd):
             os.close(fd)
 
 

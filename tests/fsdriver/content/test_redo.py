@@ -28,7 +28,7 @@ def group(path: bytes = b"folder/file", data: bytes = b"new image") -> Group:
 def left_by_a_crash(store: int, *groups: Group) -> RedoLog:
     log = RedoLog(store, b"log")
     for each in groups:
-        log.begin(each, durable=False)
+        log.begin(each)
     log.close()
     return RedoLog(store, b"log")
 
@@ -53,8 +53,8 @@ def test_what_a_crash_left_is_placed_once(store, tmp_path):
 def test_a_placed_group_is_not_placed_again(store, tmp_path):
     fd = sealed(tmp_path / "folder/file")
     log = RedoLog(store, b"log")
-    first = log.begin(group(data=b"old"), durable=False)
-    log.begin(group(b"other", b"x"), durable=True)
+    first = log.begin(group(data=b"old"))
+    log.begin(group(b"other", b"x"))
     log.end(first)
     log.close()
     os.pwrite(fd, b"newest", 4096)
@@ -79,10 +79,10 @@ def test_a_torn_group_is_dropped_and_those_before_it_count(store, tmp_path, lost
 def test_groups_of_an_earlier_round_do_not_come_back(store, tmp_path):
     sealed(tmp_path / "folder/file")
     log = RedoLog(store, b"log")
-    tickets = [log.begin(group(data=b"round 1"), durable=False) for _ in range(3)]
+    tickets = [log.begin(group(data=b"round 1")) for _ in range(3)]
     for ticket in tickets:
         log.end(ticket)
-    assert log.begin(group(data=b"round 2"), durable=False) == 0
+    assert log.begin(group(data=b"round 2")) == 0
     log.close()
     assert len(RedoLog(store, b"log").replay()) == 1
 
