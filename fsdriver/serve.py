@@ -76,7 +76,8 @@ class Drive:
         for replayed in store.replayed:
             if replayed.problem:
                 built.drive.recorder.note(
-                    "damaged", f"a change that a crash interrupted was dropped: {replayed.problem}",
+                    "damaged",
+                    f"a change that a crash interrupted was dropped: {replayed.problem}",
                     path="/" + os.fsdecode(replayed.path),
                 )
         undo.callback(keys.stop)

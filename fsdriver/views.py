@@ -101,6 +101,10 @@ class Views:
             # `programs: any` lists every program, but a caller that cannot be named, or a plain user's mount of a
             # label that wants root's, is none.
             return Standing(
-                view=label.unlisted, allow=frozenset({Action.READ}), because="default", rule="default", until=standing.until
+                view=label.unlisted,
+                allow=frozenset({Action.READ}),
+                because="default",
+                rule="default",
+                until=standing.until,
             )
         return standing

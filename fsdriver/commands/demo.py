@@ -30,14 +30,14 @@ _PATIENCE = 60.0
 
 @click.command()
 @click.option("--dir", "directory", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder.")
-@click.option("--policy", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Sample departments unless given.")
+@click.option(
+    "--policy", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Sample departments unless given."
+)
 @click.option("--detach", is_flag=True, help="Return once everything runs.")
 @click.option("--stop", is_flag=True, help="Unmount and stop all of it.")
 @click.option("--transport", type=click.Choice(["auto", "dev"]), default="auto", hidden=True)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def demo(
-    directory: Path, policy: Path | None, detach: bool, stop: bool, transport: str, output: str
-) -> None:
+def demo(directory: Path, policy: Path | None, detach: bool, stop: bool, transport: str, output: str) -> None:
     """Run a whole company in one folder, to try GrantFS out. Not for real files."""
     company = _Demo(directory.absolute())
     if stop:
@@ -127,8 +127,16 @@ class _Demo:
     def _found(self, policy: Path) -> None:
         user = _user()
         self._run(
-            "keyserver", "--home", self.server_home, "init", "--company", "Demo", "--policy", policy,
-            "--passphrase", f"file:{self._passphrase}",
+            "keyserver",
+            "--home",
+            self.server_home,
+            "init",
+            "--company",
+            "Demo",
+            "--policy",
+            policy,
+            "--passphrase",
+            f"file:{self._passphrase}",
         )
         del user
 
@@ -136,9 +144,20 @@ class _Demo:
         """The server outlives this command; its output goes to a log."""
         with (self.directory / "server.log").open("ab") as log:
             server = subprocess.Popen(
-                [*_program("keyserver"), "--home", str(self.server_home), "serve",
-                 "--agent", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                [
+                    *_program("keyserver"),
+                    "--home",
+                    str(self.server_home),
+                    "serve",
+                    "--agent",
+                    "127.0.0.1:0",
+                    "--admin",
+                    "127.0.0.1:0",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
             )
         (self.directory / "server.pid").write_text(str(server.pid))
         assert server.stdout is not None
@@ -152,13 +171,30 @@ class _Demo:
         self._run("keyserver", "--home", self.server_home, "user", "add", user, *memberships)
         made = json.loads(
             self._run(
-                "keyserver", "--home", self.server_home, "token", "create", "--person", f"{os.geteuid()}={user}",
-                "-o", "json",
+                "keyserver",
+                "--home",
+                self.server_home,
+                "token",
+                "create",
+                "--person",
+                f"{os.geteuid()}={user}",
+                "-o",
+                "json",
             )
         )
         self._run(
-            "fsdriver", "--home", self.agent_home, "enroll", "--server", made["server"],
-            "--store", self.store, "--drive", self.drive, "--passphrase", f"file:{self._passphrase}",
+            "fsdriver",
+            "--home",
+            self.agent_home,
+            "enroll",
+            "--server",
+            made["server"],
+            "--store",
+            self.store,
+            "--drive",
+            self.drive,
+            "--passphrase",
+            f"file:{self._passphrase}",
             text=made["token"],
         )
 
@@ -210,7 +246,11 @@ class _Demo:
         """Output of one of our own commands. Raises CommandFailed with what it said."""
         done = subprocess.run(
             [*_program(program), *map(str, arguments)],
-            input=text, stdin=subprocess.DEVNULL if text is None else None, capture_output=True, text=True, check=False,
+            input=text,
+            stdin=subprocess.DEVNULL if text is None else None,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise CommandFailed(done.stderr.strip() or f"{program} failed", _exit_code(done.returncode))

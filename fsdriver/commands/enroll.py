@@ -19,14 +19,23 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.option("--server", required=True, metavar="URL", help="The key server's admin address, https://HOST:PORT.")
-@click.option("--token-file", type=click.Path(path_type=Path, allow_dash=True), default="-", show_default=True,
-              help="Where the join token is read from; a token among the arguments would be seen by everybody.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default="-",
+    show_default=True,
+    help="Where the join token is read from; a token among the arguments would be seen by everybody.",
+)
 @click.option("--store", required=True, type=_DIRECTORY, help="Where the sealed files lie.")
 @click.option("--drive", required=True, type=_DIRECTORY, help="Where the drive is mounted.")
 @click.option("--name", default="", help="What admins call this machine; the host name unless given.")
 @click.option("--secret-backend", type=click.Choice(BACKENDS), default="sealed-file", show_default=True)
-@click.option("--passphrase", default="prompt", show_default=True,
-              help="Where sealed-file's passphrase comes from: prompt, fd:N, file:/PATH, credential:NAME.")
+@click.option(
+    "--passphrase",
+    default="prompt",
+    show_default=True,
+    help="Where sealed-file's passphrase comes from: prompt, fd:N, file:/PATH, credential:NAME.",
+)
 @click.option("--exec", "exec_allowed", is_flag=True, help="Let programs be run from the drive.")
 @click.pass_context
 def enroll(

@@ -29,8 +29,13 @@ _CODES = {
 
 @click.command()
 @click.option("--detach", is_flag=True, help="Return once the drive answers, and serve it in the background.")
-@click.option("--transport", type=click.Choice(["auto", "dev"]), default="auto", show_default=True,
-              help="auto: io_uring where the kernel offers it; dev: read and write on /dev/fuse.")
+@click.option(
+    "--transport",
+    type=click.Choice(["auto", "dev"]),
+    default="auto",
+    show_default=True,
+    help="auto: io_uring where the kernel offers it; dev: read and write on /dev/fuse.",
+)
 @click.pass_context
 def mount(context: click.Context, detach: bool, transport: str) -> None:
     """Mount the drive that this home was enrolled for, and serve it until it is unmounted."""

@@ -18,11 +18,19 @@ _CHINESE = ("zh",)
 @click.option("--program", metavar="PATH", help="The program that would use it; an unlisted one unless given.")
 @click.option("--user", metavar="NAME", help="The person; the one you are unless given.")
 @click.option("--action", type=click.Choice(["read", "write", "create", "rename", "delete"]), default="read")
-@click.option("--lang", type=click.Choice(["en", "zh"]), help="Language of the answer; that of the session unless given.")
+@click.option(
+    "--lang", type=click.Choice(["en", "zh"]), help="Language of the answer; that of the session unless given."
+)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.pass_context
 def why(
-    context: click.Context, file: Path, program: str | None, user: str | None, action: str, lang: str | None, output: str
+    context: click.Context,
+    file: Path,
+    program: str | None,
+    user: str | None,
+    action: str,
+    lang: str | None,
+    output: str,
 ) -> None:
     """Say why FILE is seen as it is."""
     language = lang or ("zh" if os.environ.get("LC_ALL", os.environ.get("LANG", "")).startswith(_CHINESE) else "en")

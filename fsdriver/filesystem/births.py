@@ -28,7 +28,16 @@ class Births:
         self._redo = redo
 
     def seal_new(
-        self, name: bytes, directory: int, mode: int, head: InHeader, label: Label, asker: Asker, path: str, *, store_path: bytes = b"",
+        self,
+        name: bytes,
+        directory: int,
+        mode: int,
+        head: InHeader,
+        label: Label,
+        asker: Asker,
+        path: str,
+        *,
+        store_path: bytes = b"",
     ) -> tuple[int, SealedFile]:
         """A new sealed file called `name` in the directory behind `directory`, owned by the caller, empty.
 

@@ -13,6 +13,7 @@ from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.filekeys import FileKeys
 from fsdriver.filesystem.files import Files
+from fsdriver.filesystem.grants import Grants
 from fsdriver.filesystem.kernel import KernelLink
 from fsdriver.filesystem.listing import Listing
 from fsdriver.filesystem.locking import Locking
@@ -24,7 +25,6 @@ from fsdriver.filesystem.recorder import Recorder
 from fsdriver.filesystem.revocation import Revocation
 from fsdriver.filesystem.store import Store
 from fsdriver.filesystem.xattrs import Xattrs
-from fsdriver.filesystem.grants import Grants
 from fsdriver.identity import Callers
 from fsdriver.leases import Leases
 from fsdriver.nodes.directories import Directories

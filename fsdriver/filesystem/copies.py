@@ -11,7 +11,6 @@ import threading
 
 from fsdriver.nodes.openfile import Handle
 
-
 _REMEMBERED = 1024
 
 

@@ -7,20 +7,19 @@ done in a reader or ring thread: `MustWait` sends the request to the pool.
 from collections.abc import Callable
 
 from fsdriver.content import FileKey, Header, WrapAlgorithm, WrapSlot, wrap
-from fsdriver.errors import FsError, GrantRefused, HeaderDamaged
+from fsdriver.errors import FsError, GrantRefused, HeaderDamaged, LeaseMissing
 from fsdriver.filesystem.asker import Asker, MustWait
 from fsdriver.filesystem.grants import Grants
-from fsdriver.leases import Leases
+from fsdriver.leases import LabelKey, Leases
 from fsdriver.views import Views
+from keyserver.sealing import SealingError
 from policy import Action, Label
 
 
 class FileKeys:
     """Where file keys come from. Thread-safe. `now` is the server's clock."""
 
-    def __init__(
-        self, leases: Leases, grants: Grants, views: Views, company: bytes, now: Callable[[], float]
-    ) -> None:
+    def __init__(self, leases: Leases, grants: Grants, views: Views, company: bytes, now: Callable[[], float]) -> None:
         self._leases = leases
         self._grants = grants
         self._views = views
@@ -36,8 +35,8 @@ class FileKeys:
         if slot is None:
             raise HeaderDamaged("the header holds no file key that this program can open")
         if not label.per_file:
-            lent = self._leases.key_for(label.id, slot.version, self._now())
-            return header.unwrap(slot, bytes(lent.secret))
+            _, secret = self._lent(label, slot.version)
+            return header.unwrap(slot, secret)
         key, _ = self._granted(label, header.file_id, asker, action, path, slot)
         return key
 
@@ -48,7 +47,7 @@ class FileKeys:
         if label is None or label.per_file or slot is None:
             return None
         try:
-            return header.unwrap(slot, bytes(self._leases.key_for(label.id, slot.version, self._now()).secret))
+            return header.unwrap(slot, self._lent(label, slot.version)[1])
         except FsError:
             return None
 
@@ -61,16 +60,24 @@ class FileKeys:
 
     def wrapped(self, label: Label, key: FileKey, file_id: bytes) -> WrapSlot:
         """A file key under the newest key of a label that is lent. Errors: LeaseMissing, LeaseExpired."""
-        lent = self._leases.key_for(label.id, None, self._now())
+        lent, secret = self._lent(label, None)
         return wrap(
             key,
-            bytes(lent.secret),
+            secret,
             file_id=file_id,
             company=self._company,
             label=label.id,
             key_id=lent.key_id,
             version=lent.version,
         )
+
+    def _lent(self, label: Label, version: int | None) -> tuple[LabelKey, bytes]:
+        """A label's key and its bytes. Errors: LeaseMissing, also when it is forgotten just now, LeaseExpired."""
+        lent = self._leases.key_for(label.id, version, self._now())
+        try:
+            return lent, bytes(lent.secret)
+        except SealingError as exc:
+            raise LeaseMissing(f"the key of label {label.qualified} was taken back") from exc
 
     def _granted(
         self, label: Label, file_id: bytes, asker: Asker, action: Action, path: str, slot: WrapSlot | None

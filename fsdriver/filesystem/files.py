@@ -7,7 +7,6 @@ on serves only who may see plaintext. The record of an open is in the spool befo
 
 import errno
 import os
-import stat
 import time
 
 from fsdriver.content import FileKey, Header, SealedFile
@@ -20,7 +19,6 @@ from fsdriver.errors import (
     NotSupported,
     OtherCompany,
     Revoked,
-    ViewRefused,
 )
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
@@ -89,7 +87,9 @@ class Files:
         if mode != os.O_RDONLY and not file.writable:
             raise PermissionError(errno.EACCES, "the store does not let the drive write this file")
         if label.per_file and not fresh:
-            drive.keys.of(sealed.header, label, asker, action, path)  # every open of such a file is the server's to allow
+            drive.keys.of(
+                sealed.header, label, asker, action, path
+            )  # every open of such a file is the server's to allow
         drive.recorder.record(
             "open",
             asker.caller,

@@ -49,7 +49,7 @@ class Recorder:
                 label=label,
                 generation=generation,
             )
-        self._spool.append(
+        seq = self._spool.append(
             event=event,
             user=self._views.person(caller.uid) or "",
             uid=caller.uid,
@@ -64,7 +64,7 @@ class Recorder:
             detail=detail,
         )
         if durable:
-            self._spool.sync()
+            self._spool.sync(seq)
 
     def note(self, event: str, detail: str = "", *, path: str | None = None, label: str = "") -> None:
         """A record of the agent itself: mount, unmount, damage found in the background."""
