@@ -289,6 +289,24 @@ def test_an_xattr_opens_under_its_own_name_in_its_own_file_only(fd):
             holder.open_xattr(name, value)
 
 
+def test_a_failed_append_leaves_no_bytes_behind_the_end(fd, monkeypatch):
+    file = new_file(fd)
+    file.write(0, pattern(CHUNK))
+    file.flush()
+    real = os.pwrite
+
+    def half(to: int, data: bytes, offset: int) -> int:
+        real(to, data[: len(data) // 2], offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", half)
+        with pytest.raises(OSError, match="No space"):
+            file.write(CHUNK, pattern(3 * CHUNK))
+    file.close()
+    assert os.fstat(fd).st_size == sealed_size(CHUNK, CHUNK)
+
+
 def test_dirty_memory_is_bounded(fd):
     file = new_file(fd, chunk_size=CHUNK_SIZE)
     file.write(0, bytes(32 << 20))
