@@ -36,7 +36,7 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--machine", help="Machine id, or `server`.")
+@click.option("--machine", help="Machine id or its beginning, or `server`.")
 @click.option("--user", help="Person, or admin for the server's own records.")
 @click.option("--event")
 @click.option("--since", metavar="TIME", help="UTC, 2026-01-31T08:00Z, or how long ago: 30s, 15m, 2h, 7d.")
