@@ -15,7 +15,6 @@ from keyserver.auditlog.merkle import (
     verify_inclusion,
 )
 
-
 # The model is slow on purpose, and the machine may be busy.
 patient = settings(deadline=None, max_examples=50)
 LEAVES = [leaf_hash(b"record %d" % index) for index in range(1000)]

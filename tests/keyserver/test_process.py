@@ -127,6 +127,7 @@ def test_the_commands_of_an_admins_day(home, server):
     assert ask(home, "audit", "list", "--file", "/none") == []
     assert ask(home, "audit", "verify")["records"] > 20
     assert ask(home, "audit", "proof", "0")["position"] == 0
+    assert ask(home, "audit", "consistency", "1")["size"] == 1
     note = home.parent / "checkpoint"
     note.write_text(keyserver(home, "audit", "checkpoint").stdout)
     keyserver(home, "audit", "verify", "--checkpoint", str(note))
