@@ -6,7 +6,7 @@ import stat
 import time
 
 from fsdriver.filesystem.asker import Asker
-from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive
+from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive, without_setid
 from fsdriver.filesystem.files import Files
 from fsdriver.nodes.inode import Inode
 from fsdriver.protocol import events, replies
@@ -37,8 +37,10 @@ class Attributes:
             self._chown(inode, event.uid if valid & _UID else -1, event.gid if valid & _GID else -1)
         if valid & _MODE:
             self._chmod(inode, stat.S_IMODE(event.mode))
-        if valid & _KILL_SUIDGID and inode.opened is not None:
-            drive.drop_setid(inode.opened)
+        if valid & _KILL_SUIDGID:
+            mode = stat.S_IMODE(drive.stat(inode).st_mode)
+            if (dropped := without_setid(mode)) != mode:
+                self._chmod(inode, dropped)
         if valid & (_ATIME | _MTIME | _ATIME_NOW | _MTIME_NOW):
             self._utimes(event, inode)
         found = drive.stat(inode)

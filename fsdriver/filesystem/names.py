@@ -97,7 +97,7 @@ class Names:
         inode = drive.inodes.remember(parent, event.name, found)
         self._require_delete(asker, inode, parent, event.name)
         os.unlink(event.name, dir_fd=fd.fd)
-        self._gone(inode, parent, event.name, found)
+        self._gone(inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY
 
     def rmdir(self, event: events.Rmdir, asker: Asker) -> bytes:
@@ -107,18 +107,20 @@ class Names:
         self._require_no_boundary(path)
         drive.require(asker.caller, drive.views.child_label(parent), Action.DELETE, None, path)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+        inode = drive.inodes.remember(parent, event.name, found)
+        last = drive.directories.descriptor(inode)
         os.rmdir(event.name, dir_fd=fd.fd)
-        inode = drive.inodes.by_ino(found.st_ino)
-        if inode is not None:
-            drive.directories.drop(inode)
-            drive.inodes.unlinked(inode, parent, event.name, last=True)
+        drive.directories.removed(inode, last)
+        self._gone(inode, parent, event.name, last=True)
         return replies.EMPTY
 
-    def _gone(self, inode: Inode, parent: Inode, name: bytes, found: os.stat_result) -> None:
+    def _gone(self, inode: Inode, parent: Inode, name: bytes, *, last: bool) -> None:
         drive = self._drive
-        if inode.is_regular and found.st_nlink > 1:
+        if inode.is_regular and not last:
             drive.tell_both_views(inode)  # the other names are still there, with one link less
-        drive.inodes.unlinked(inode, parent, name, last=found.st_nlink <= 1)
+        drive.inodes.unlinked(inode, parent, name, last=last)
         drive.inodes.closed(inode)
 
     # ---- moving ------------------------------------------------------------------------------------------------
@@ -150,6 +152,7 @@ class Names:
                 self._keep_higher_label(asker, inode, victim)
         if inode.opened is not None:
             inode.opened.commit()
+        held = drive.directories.descriptor(victim) if victim is not None and victim.is_directory else None
         _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
         if inode.is_directory or (victim is not None and victim.is_directory):
             drive.directories.renamed()
@@ -157,9 +160,9 @@ class Names:
             if event.flags == RENAME_EXCHANGE:
                 drive.inodes.moved(victim, parent, event.name)
             else:
-                if victim.is_directory:
-                    drive.directories.drop(victim)
-                self._gone(victim, target_parent, event.newname, replaced)
+                if held is not None:
+                    drive.directories.removed(victim, held)
+                self._gone(victim, target_parent, event.newname, last=held is not None or replaced.st_nlink <= 1)
         drive.inodes.moved(inode, target_parent, event.newname)
         for moved in (inode, victim) if event.flags == RENAME_EXCHANGE and victim is not None else (inode,):
             drive.files.moved(moved)

@@ -56,7 +56,10 @@ class Mounted:
         arguments += ["--person", "0=li", "--person", f"{DANA}=dana"]
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.mounted.harness", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log
+                [sys.executable, "-m", "tests.mounted.harness", *arguments],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], SECONDS)
