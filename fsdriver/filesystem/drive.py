@@ -60,8 +60,8 @@ class Drive:
 
     def stat(self, inode: Inode) -> os.stat_result:
         """The store's facts about `inode`. Errors: NodeVanished."""
-        if inode.opened is not None:
-            return os.fstat(inode.opened.fd)
+        if (file := inode.opened) is not None:
+            return os.fstat(file.fd)
         if inode.removed is not None:
             return os.fstat(inode.removed.fd)
         if inode.parent is None:

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class OpenFile:
-    """A backing descriptor, the sealed file read through it once a key was given, and the file's locks."""
+    """A backing descriptor, the sealed file read through it once a key was given, and the file's locks.
+
+    The descriptor is closed when the last reference to the object goes: a request that looks at `inode.opened` while
+    another closes the file must not find the number given to another file.
+    """
 
     __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "sealed", "writable")
 
@@ -32,6 +36,9 @@ class OpenFile:
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()
         self.flock = LockTable(flock=True)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
     def commit(self, *, durable: bool = False) -> None:
         """Everything written is in the store, under a commit; `durable`: on the disk. The time of the last write stays.

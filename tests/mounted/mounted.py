@@ -23,6 +23,7 @@ ROOT = HERE.parent.parent
 POLICY = HERE / "policy"
 LISTED = "/usr/bin/python3.11"
 """An interpreter the test policy lists, unlike the one that runs pytest."""
+MAGIC = b"\x89GrantFS"
 DANA = 1000
 """A uid that is a person to the drive, beside root."""
 STRANGER = 4242
