@@ -101,7 +101,7 @@ class Drive:
         control = ControlServer(self._home.path, Requests(self._config, built, keys, self.session, self.stop).methods())
         control.start()
         undo.callback(control.stop)
-        _calm_collector()
+        calm_collector()
 
     def wait(self) -> None:
         """Until `stop`, SIGTERM or SIGINT, or until somebody unmounts or aborts the drive; then end everything.
@@ -132,7 +132,7 @@ class Drive:
                 log.exception("bug while hours were looked at")
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Nodes and handles are let go by count; a collection that walks a hundred thousand of them finds nothing and stops
     every request while it looks."""
     gc.collect()
