@@ -41,6 +41,9 @@ class NoGrants:
     def grant(self, request: object) -> object:
         raise ServerUnreachable("there is no key server in this test")
 
+    def refresh(self) -> bool:
+        return False
+
 
 class Timed:
     """Counts requests, and the processor and wall time their handlers take."""
