@@ -84,6 +84,7 @@ fifo, evil = sys.argv[1:]
 environ = {**os.environ, "LD_PRELOAD": evil} if evil else os.environ
 open_first = [(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)]
 print(os.posix_spawn(sys.executable, [sys.executable, "-c", "input(); input()"], environ, file_actions=open_first))
+sys.stdin.read()
 """
 
 
