@@ -203,7 +203,8 @@ class RecordBatch(Message, frozen=True):
 
     first: int
     chain: bytes
-    """SHA-256 chain value before the first record; chain_n = SHA-256(chain_{n-1} + record_n), 32 zero bytes at start."""
+    """SHA-256 chain value before the first record; chain_n = SHA-256(chain_{n-1} + record_n), 32 zero bytes at
+    start."""
     records: tuple[str, ...]
 
 

@@ -14,7 +14,7 @@ from policy.cases import genuine_program, run_cases
 from policy.errors import PolicyError
 from policy.evaluate import Bundle
 from policy.explain import Language, explain
-from policy.files import SCHEMAS, read_files
+from policy.files import editor_schema, read_files
 from policy.label_ids import preview_label_ids
 from policy.model import Action, Person, Policy
 from policy.schema import load, parse_instant
@@ -150,7 +150,7 @@ def explain_command(
 @click.argument("which", type=click.Choice(["department", "company"]), default="department")
 def schema(which: str) -> None:
     """Print the JSON Schema of a department's file or of company.yaml, for editors."""
-    click.echo((SCHEMAS / f"{which}.json").read_text(encoding="utf-8"), nl=False)
+    click.echo(json.dumps(editor_schema(which), ensure_ascii=False, indent=2))
 
 
 def _load(paths: Iterable[Path]) -> Policy:

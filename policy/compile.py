@@ -61,8 +61,8 @@ def compile_policy(
 
 def write_document(document: Document) -> dict[str, Any]:
     """JSON-able and deterministic; bytes are base64, sets are sorted lists."""
-    builtins: dict[str, Any] = msgspec.to_builtins(document, order="deterministic")
-    return builtins
+    obj: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(document, order="deterministic"))
+    return obj
 
 
 def read_document(obj: object) -> Document:

@@ -32,7 +32,7 @@ class PolicyError(Exception):
 
     def __init__(self, *problems: Problem) -> None:
         super().__init__(*problems)
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(problems, key=lambda problem: problem[:3]))
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.problems))

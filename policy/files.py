@@ -1,15 +1,16 @@
 """Policy files on disk. The only reading this package does."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from policy.errors import PolicyError, Problem
 from policy.yamltree import MOST_CHARACTERS
 
 SAMPLES = Path(__file__).parent / "samples"
 """The departments that `fsdriver demo` starts with."""
-SCHEMAS = Path(__file__).parent / "schema"
-"""JSON Schemas for editors: department.json, company.json."""
+_SCHEMAS = Path(__file__).parent / "schema"
 _SUFFIXES = frozenset({".yaml", ".yml"})
 
 
@@ -35,3 +36,12 @@ def read_files(paths: Iterable[Path]) -> dict[str, str]:
     if problems:
         raise PolicyError(*problems)
     return texts
+
+
+def editor_schema(which: str) -> dict[str, Any]:
+    """The JSON Schema of "department" or "company" files, complete in itself."""
+    text = (_SCHEMAS / f"{which}.json").read_text(encoding="utf-8").replace("department.json#/", "#/")
+    schema: dict[str, Any] = json.loads(text)
+    if "$defs" not in schema:
+        schema["$defs"] = editor_schema("department")["$defs"]
+    return schema

@@ -22,6 +22,8 @@ def split_pattern(pattern: str) -> tuple[str, ...]:
             raise ValueError(f"expected folder names between the slashes, not {name!r}")
         if name != _ONE and not _RESERVED.isdisjoint(name):
             raise ValueError("expected plain folder names; * stands for one whole name, ** for everything at the end")
+        if name != name.strip(" "):
+            raise ValueError("expected folder names that neither begin nor end with a space")
         if len(name.encode(errors="surrogateescape")) > 255:
             raise ValueError("expected folder names of at most 255 bytes")
     return tuple(names)

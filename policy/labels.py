@@ -139,9 +139,9 @@ class LabelReader:
         folders = self._folders(qualified, node, values, retired, needed=qualified != default)
         if "was" in values:
             self._was_called(qualified, department, values["was"])
-        if level is None:
-            return
-        label = replace(DEFAULTS[level], name=name, department=department, folders=folders, retired=retired)
+        # With a level that was refused the rest is still read, for the problems in it.
+        defaults = DEFAULTS[level or Level.CONFIDENTIAL]
+        label = replace(defaults, name=name, department=department, folders=folders, retired=retired)
         self.labels[qualified] = self._settings(label, values)
 
     def _settings(self, label: Label, values: Mapping[str, Node]) -> Label:
@@ -154,9 +154,9 @@ class LabelReader:
             else:
                 said["lease"] = reader.seconds(values["lease"], "a lease", *_LEASE)
         if "offline" in values:
-            bounds = (0, 0) if label.per_file else _OFFLINE
-            what = "0 on a secret label, whose keys are never lent:" if label.per_file else "an offline term"
-            said["offline"] = reader.seconds(values["offline"], what, *bounds)
+            said["offline"] = reader.seconds(values["offline"], "an offline term", *_OFFLINE)
+            if label.per_file and said["offline"]:
+                reader.refuse_value(values["offline"], "0 on a secret label: its keys are never lent")
         if "grace" in values:
             said["grace"] = reader.seconds(values["grace"], "a grace", *_GRACE)
         if "unlisted" in values:

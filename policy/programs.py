@@ -56,7 +56,8 @@ class ProgramReader:
             if name in self.names.get(owner, ()):
                 return f"{owner}/{name}"
         known = {ANY, *self.names.get(department, ()), *self.names.get(COMPANY, ())}
-        self._reader.refuse_value(node, "programs named in this file or company.yaml, or any", known)
+        shared = "or company.yaml" if COMPANY in self.names else "(company.yaml is not among the files read)"
+        self._reader.refuse_value(node, f"any, or programs named in this file {shared}", known)
         return None
 
     def _entries(self, node: Node) -> tuple[ProgramEntry, ...]:

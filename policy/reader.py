@@ -125,7 +125,7 @@ class Reader:
         self, node: Node, what: str, kind: type[Choice], among: Collection[Choice] | None = None
     ) -> Choice | None:
         """A member of an enumeration, by its value."""
-        text = self.one_of(node, what, tuple(among or kind))
+        text = self.one_of(node, what, [member.value for member in among or kind])
         return None if text is None else kind(text)
 
     def truth(self, node: Node) -> bool | None:

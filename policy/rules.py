@@ -7,7 +7,7 @@ from policy.labels import LabelReader
 from policy.model import ANY, DEFAULT, SERVICE, Action, Rule, View
 from policy.programs import ProgramReader
 from policy.reader import Reader, is_login, is_name
-from policy.yamltree import Node, Scalar
+from policy.yamltree import Items, Node, Scalar
 
 _KEYS = ("name", "users", "programs", "labels", "allow", "view", "when")
 _WHEN_KEYS = ("days", "hours", "zone")
@@ -59,11 +59,11 @@ class RuleReader:
 
     def _users(self, node: Node) -> tuple[str, ...] | None:
         users = (ANY,) if _is_any(node) else self._list(node, "users", self._user)
-        if users and ANY in users:
-            for other in users:
-                if other != ANY and not other.startswith(SERVICE):
-                    message = f"found {other!r} beside any, expected one of them: any is every person"
-                    self._reader.refuse(node, message)
+        if users and ANY in users and isinstance(node, Items):
+            for item in node.items:
+                if isinstance(item, Scalar) and item.text != ANY and not item.text.startswith(SERVICE):
+                    message = f"found {item.text!r} beside any, expected one of them: any is every person"
+                    self._reader.refuse(item, message)
         return users
 
     def _user(self, node: Node) -> str | None:

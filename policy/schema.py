@@ -43,6 +43,9 @@ def load(files: Mapping[str, str]) -> Policy:
         reader.refuse(Place("policy"), "found no files, expected at least one department")
     sheets = _read_sheets(reader, files)
     company = sheets.get(COMPANY)
+    if company is None and len(sheets) < len(files):
+        # The file that could not be read may be the company's: every name it shares would seem unknown.
+        raise PolicyError(*reader.problems)
     zone = "UTC"
     if company and "zone" in company.values:
         zone = reader.zone(company.values["zone"]) or zone

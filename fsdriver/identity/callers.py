@@ -25,6 +25,7 @@ from policy import ProgramEntry, ProgramFacts
 _PROCESSES = 480  # remembered; two descriptors each, of the 20,000 that some machines allow
 _THREADS = 256  # remembered of one process
 _VALID_SECONDS = 1.0  # of one look at a process's mappings
+_LOOK_SECONDS = 0.005  # of one look at a thread's users and tracer: whoever attaches later needs no longer than that
 _RESOLVE_SECONDS = 10.0  # after which links in listed paths are followed again
 _SWEEP_SECONDS = 5.0
 
@@ -70,14 +71,23 @@ class _Known:
 
 
 class _Thread:
-    __slots__ = ("admitted", "caller", "exe", "known", "status", "uid", "verdict")
+    __slots__ = ("admitted", "caller", "known", "looked_at", "seen_at", "status", "task", "uid", "verdict")
 
     def __init__(
-        self, known: _Known, verdict: Verdict, status: Status, admitted: frozenset[Namespaces], caller: Caller
+        self,
+        known: _Known,
+        verdict: Verdict,
+        status: Status,
+        admitted: frozenset[Namespaces],
+        caller: Caller,
+        now: float,
     ) -> None:
         self.known, self.verdict, self.status, self.admitted = known, verdict, status, admitted
         self.caller, self.uid = caller, caller.uid
-        self.exe = b"task/%d/exe" % caller.tid
+        # The number of a thread that ended may be given to another process while its own lives on. A process's first
+        # thread has the number for as long as the process is there, which is asked about anyway.
+        self.task = b"task/%d" % caller.tid if caller.tid != caller.pid else b""
+        self.seen_at = self.looked_at = now
 
 
 class Callers:
@@ -149,11 +159,13 @@ class Callers:
 
         return dismiss
 
-    def known(self, tid: int, uid: int, *, thorough: bool = False) -> Caller | None:
+    def known(self, tid: int, uid: int, *, thorough: bool = False, recent: float = 0.0) -> Caller | None:
         """The caller, if nothing about it has changed, else None: it must be identified. Never waits.
 
-        `thorough` is for what opens or creates: it also sees another user, a tracer, a changed program file or newly
-        loaded code, and is satisfied for a second by one look at the mappings.
+        Whether the process has called exec is looked at anew each time, unless that was done within the last `recent`
+        seconds: enough for what shows no content. `thorough` is for what opens or creates: it also sees another user,
+        a tracer, a changed program file or newly loaded code, of which one look holds for some milliseconds (a second
+        for the mappings).
         """
         thread = self._threads.get(tid)
         if thread is None or thread.uid != uid:
@@ -163,13 +175,21 @@ class Callers:
             return None
         if thread.admitted is not self._admitted:
             return None
+        now = self._now()
+        if not thorough and now - thread.seen_at < recent:
+            return thread.caller
         try:
-            if not known.same(verdict) or os.readlink(thread.exe, dir_fd=known.process.directory) != verdict.link:
+            if not known.same(verdict):
                 return None
-            if thorough and verdict.program is not None and not self._unchanged(thread):
-                return None
+            if thread.task:
+                os.stat(thread.task, dir_fd=known.process.directory)
+            if thorough and verdict.program is not None and now - thread.looked_at >= _LOOK_SECONDS:
+                if not self._unchanged(thread):
+                    return None
+                thread.looked_at = now
         except OSError:
             return None
+        thread.seen_at = now
         known.used = True
         return thread.caller
 
@@ -199,6 +219,7 @@ class Callers:
         process, programs, admitted = known.process, self._current_programs(), self._admitted
         if process.stat().kernel:
             raise CallerRefused(f"thread {tid} belongs to the kernel")
+        now = self._now()
         status = process.status(tid)
         verdict = known.verdict
         if verdict is None or verdict.programs is not programs or not self._holds(verdict, process, tid, status):
@@ -206,7 +227,7 @@ class Callers:
         caller = _caller(tid, uid, status, verdict, _unfit(process, tid, uid, status, admitted))
         if not known.same(verdict):
             raise CallerRefused(f"process {pid} became another program while it was examined")
-        self._remember(known, _Thread(known, verdict, status, admitted, caller))
+        self._remember(known, _Thread(known, verdict, status, admitted, caller, now))
         return caller
 
     def _remembered(self, pid: int, tid: int) -> _Known | None:

@@ -1,0 +1,5 @@
+"""`python -m fsdriver`."""
+
+from fsdriver.cli import main
+
+main()

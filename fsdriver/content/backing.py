@@ -1,0 +1,100 @@
+"""System calls on the backing file that Python's `os` has not, or has without a loop. No knowledge of the format."""
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+
+_KEEP_SIZE = 0x01
+_PUNCH_HOLE = 0x02
+_ZEROS = bytes(1 << 20)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = _libc.fallocate64
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Writes all of `data` at `offset`, or raises OSError with an unknown part of it written."""
+    done = os.pwrite(fd, data, offset)
+    if done == len(data):
+        return
+    rest = memoryview(data)[done:]
+    while rest:
+        offset += done
+        done = os.pwrite(fd, rest, offset)
+        if done == 0:
+            raise OSError(errno.EIO, "write made no progress")
+        rest = rest[done:]
+
+
+def read_up_to(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    """Fills one or more buffers from `offset`; the number of bytes read is short at the end of the file only."""
+    wanted = sum(map(len, buffers))
+    done = os.preadv(fd, buffers, offset)
+    while 0 < done < wanted:
+        rest = memoryview(bytearray(wanted - done))
+        more = os.preadv(fd, [rest], offset + done)
+        if more == 0:
+            break
+        _scatter(buffers, done, rest[:more])
+        done += more
+    return done
+
+
+def _scatter(buffers: Sequence[memoryview], skip: int, data: memoryview) -> None:
+    for buffer in buffers:
+        if skip < len(buffer):
+            part = data[: len(buffer) - skip]
+            buffer[skip : skip + len(part)] = part
+            data = data[len(part) :]
+        skip = max(0, skip - len(buffer))
+
+
+def reserve(fd: int, offset: int, length: int) -> None:
+    """Reserves space without changing the size; nothing where the filesystem cannot. Raises OSError (ENOSPC ...)."""
+    try:
+        _allocate(fd, _KEEP_SIZE, offset, length)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+
+
+def punch(fd: int, offset: int, length: int) -> None:
+    """Makes `length` bytes from `offset` read as zeros, giving their space back where the filesystem can."""
+    try:
+        _allocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        for at in range(offset, offset + length, len(_ZEROS)):
+            write_all(fd, _ZEROS[: offset + length - at], at)
+
+
+def _allocate(fd: int, mode: int, offset: int, length: int) -> None:
+    while _fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def data_from(fd: int, offset: int) -> int | None:
+    """Where the first data at or after `offset` begins, None if there is none. A file without holes is all data."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:
+            return None
+        if exc.errno == errno.EINVAL:  # this filesystem does not tell
+            return offset
+        raise
+
+
+def hole_from(fd: int, offset: int) -> int | None:
+    """Where the first hole at or after `offset` begins, None at or beyond the end of the file."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_HOLE)
+    except OSError as exc:
+        if exc.errno in (errno.ENXIO, errno.EINVAL):
+            return None
+        raise

@@ -1,0 +1,246 @@
+"""The redo log: new images of sealed bytes, kept elsewhere until they are in their places (docs/format.md 8).
+
+A *group* is what one commit changes below the state that an earlier commit covers. `RedoLog.begin` returns when the
+group is in the log; then its images are placed; then `end` marks it as placed. A kill in between leaves a whole group,
+which `RedoLog.replay` places at the next mount. Replay needs no key, and repeats nothing that was marked.
+"""
+
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import NamedTuple, Protocol, Self
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fsdriver.content.backing import punch, reserve, write_all
+from fsdriver.content.chunks import Buffer
+from fsdriver.content.header import FILE_ID_AT, MAGIC
+
+_LOG_MAGIC = b"GFSREDO1"
+_HEAD = struct.Struct(">8sB7xQQ16sQqIII4x16s")
+_STATE_AT = 8
+_OPEN, _PLACED = 1, 2
+_CHECKSUM_AT = _HEAD.size - 16
+_EXTENT = struct.Struct(">QQ")
+_RESERVED = 16 << 20
+_GROUP_MAX = 1 << 30
+# The checksum finds torn groups, it keeps nobody out (the chunks' own tags do that). GMAC under a key of zeros is the
+# fastest one at hand: 8 MiB in 0.3 ms, against 1.2 ms for CRC-32 and 6.3 ms for BLAKE2b.
+_CHECKSUM = AESGCM(bytes(32))
+
+
+@dataclass(slots=True)
+class Group:
+    """Changes to one sealed file, in the order they are made: extend, zero, write, cut."""
+
+    file_id: bytes
+    path: bytes
+    """Relative to the store."""
+    images: list[tuple[int, Buffer]]
+    """(offset in the sealed file, bytes)"""
+    zeros: list[tuple[int, int]] = field(default_factory=list)
+    """(offset, length)"""
+    extend_to: int = 0
+    """The file is made at least this long first."""
+    cut_to: int = -1
+    """The file is cut to this size last; -1 for no cut."""
+
+    def place(self, fd: int) -> None:
+        """Makes the changes. Doing it twice is the same as doing it once."""
+        if self.extend_to and os.fstat(fd).st_size < self.extend_to:
+            os.ftruncate(fd, self.extend_to)
+        for offset, length in self.zeros:
+            punch(fd, offset, length)
+        for offset, data in self.images:
+            write_all(fd, data, offset)
+        if self.cut_to >= 0:
+            os.ftruncate(fd, self.cut_to)
+
+    def encode(self, epoch: int) -> bytearray:
+        """The group as it stands in the log."""
+        extents = [_EXTENT.pack(offset, len(data)) for offset, data in self.images]
+        extents += [_EXTENT.pack(offset, length) for offset, length in self.zeros]
+        record = bytearray().join([bytes(_HEAD.size), self.path, *extents, *(data for _, data in self.images)])
+        head = (self.file_id, self.extend_to, self.cut_to, len(self.path), len(self.images), len(self.zeros))
+        _HEAD.pack_into(record, 0, _LOG_MAGIC, _OPEN, epoch, len(record), *head, bytes(16))
+        record[_CHECKSUM_AT : _HEAD.size] = _checksum(record)
+        return record
+
+    @classmethod
+    def decode(cls, record: memoryview) -> Self:
+        """The group in a whole record. Raises ValueError for bytes that `encode` cannot have made."""
+        *_, file_id, extend_to, cut_to, path_size, image_count, zero_count, _ = _HEAD.unpack_from(record)
+        at = _HEAD.size + path_size
+        path = bytes(record[_HEAD.size : at])
+        extents_end = at + _EXTENT.size * (image_count + zero_count)
+        if extents_end > len(record):
+            raise ValueError("lengths do not fit")
+        extents = list(_EXTENT.iter_unpack(record[at:extents_end]))
+        images: list[tuple[int, Buffer]] = []
+        at = extents_end
+        for offset, length in extents[:image_count]:
+            images.append((offset, record[at : at + length]))
+            at += length
+        if at != len(record):
+            raise ValueError("lengths do not add up")
+        return cls(file_id, path, images, extents[image_count:], extend_to, cut_to)
+
+
+def _checksum(record: bytearray) -> bytes:
+    return _CHECKSUM.encrypt(bytes(12), b"", record)
+
+
+class Redo(Protocol):
+    """What a sealed file needs of a log."""
+
+    def begin(self, group: Group) -> int:
+        """Puts `group` into the log and gives a ticket. Raises OSError; then the group is not in the log."""
+
+    def sync(self) -> None:
+        """Everything in the log is on the disk itself when this returns. Raises OSError."""
+
+    def end(self, ticket: int) -> None:
+        """The group is in its place, or a later group of the same file is in the log. Does not raise."""
+
+
+class Replayed(NamedTuple):
+    """What became of one group that a crash had left: `problem` is empty when it was placed."""
+
+    path: bytes
+    file_id: bytes
+    problem: str
+
+
+class RedoLog:
+    """The log of one machine in one store, held by one daemon at a time (an OFD lock on the log file)."""
+
+    def __init__(self, store_fd: int, name: bytes) -> None:
+        """Opens or makes log `name` (relative to the store). Raises BlockingIOError while another daemon holds it.
+
+        The caller runs `replay` before anything is written to the store.
+        """
+        self._store_fd = store_fd
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(name, flags, 0o600, dir_fd=store_fd)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            # A full disk must not stop the log: what it protects takes no new space either.
+            reserve(self._fd, 0, _RESERVED)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._lock = Lock()
+        self._open: set[int] = set()
+        self._unmarked: set[int] = set()
+        """Tickets that ended and could not be marked in the log yet."""
+        self._end = 0
+        self._epoch = int.from_bytes(os.urandom(4), "big")
+
+    def begin(self, group: Group) -> int:
+        with self._lock:
+            # INVARIANT: no group enters the log while one before it, already placed, looks as if it were not: replay
+            # would put its images over newer ones.
+            self._mark_ended()
+            if not self._open:
+                self._epoch += 1
+                if self._end > _RESERVED:
+                    os.ftruncate(self._fd, 0)
+                    reserve(self._fd, 0, _RESERVED)
+                self._end = 0
+            record = group.encode(self._epoch)
+            ticket = self._end
+            write_all(self._fd, record, ticket)
+            self._end += len(record)
+            self._open.add(ticket)
+            return ticket
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def end(self, ticket: int) -> None:
+        with self._lock:
+            self._unmarked.add(ticket)
+            with suppress(OSError):
+                self._mark_ended()
+
+    def _mark_ended(self) -> None:
+        for ticket in list(self._unmarked):
+            write_all(self._fd, bytes((_PLACED,)), ticket + _STATE_AT)
+            self._unmarked.discard(ticket)
+            self._open.discard(ticket)
+
+    def replay(self) -> list[Replayed]:
+        """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was
+        placed. A group whose file is gone or is another file is skipped and said so. Raises OSError, and keeps the log,
+        when the disk fails: then the store must not be written to."""
+        outcomes = []
+        for group in self._left():
+            try:
+                self._place(group)
+                outcomes.append(Replayed(group.path, group.file_id, ""))
+            except (FileNotFoundError, NotADirectoryError, ValueError) as exc:
+                outcomes.append(Replayed(group.path, group.file_id, str(exc)))
+        os.ftruncate(self._fd, 0)
+        os.fdatasync(self._fd)
+        reserve(self._fd, 0, _RESERVED)
+        return outcomes
+
+    def _left(self) -> Iterator[Group]:
+        at, epoch = 0, None
+        while len(head := os.pread(self._fd, _HEAD.size, at)) == _HEAD.size:
+            magic, state, of_epoch, length, *_, checksum = _HEAD.unpack(head)
+            # Groups of an earlier epoch were all placed: the log starts over only then.
+            if magic != _LOG_MAGIC or not _HEAD.size <= length <= _GROUP_MAX or of_epoch != (epoch or of_epoch):
+                return
+            record = bytearray(os.pread(self._fd, length, at))
+            record[_STATE_AT] = _OPEN
+            record[_CHECKSUM_AT : _HEAD.size] = bytes(16)
+            if len(record) != length or _checksum(record) != checksum:
+                return
+            if state == _OPEN:
+                with suppress(ValueError):
+                    yield Group.decode(memoryview(record))
+            at, epoch = at + length, of_epoch
+
+    def _place(self, group: Group) -> None:
+        fd = _open_beneath(self._store_fd, group.path)
+        try:
+            head = os.pread(fd, FILE_ID_AT + 16, 0)
+            if not head.startswith(MAGIC) or head[FILE_ID_AT:] != group.file_id:
+                raise ValueError("another file has this name now")
+            group.place(fd)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Gives the log up. Groups that have not ended stay in it for the next `replay`."""
+        with self._lock, suppress(OSError):
+            if self._end and not self._open - self._unmarked:
+                os.ftruncate(self._fd, 0)
+        os.close(self._fd)
+
+
+def _open_beneath(root_fd: int, path: bytes) -> int:
+    """Opens a regular file for writing without leaving the store: a forged log must not reach other files."""
+    *folders, name = path.split(b"/")
+    if not name or b".." in (*folders, name):
+        raise ValueError("not a path inside the store")
+    at = os.dup(root_fd)
+    try:
+        for folder in folders:
+            inner = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            os.close(at)
+            at = inner
+        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        os.close(at)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ValueError("not a regular file")
+    return fd

@@ -1,0 +1,155 @@
+"""The running drive's control socket (`HOME/control.sock`): what `status`, `why`, `umount`, `import` and `export` ask.
+
+One request a connection: a line of JSON, answered by a line of JSON (`{"ok": ...}` or `{"error": ..., "code": ...}`),
+after which an export's bytes follow. The home is 0700, so only its owner and root reach the socket; the kernel says who
+the peer is (SO_PEERCRED).
+"""
+
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fsdriver.errors import FsError
+from fsdriver.exitcodes import ExitCode
+
+log = logging.getLogger(__name__)
+
+SOCKET = "control.sock"
+_LINE_MAX = 1 << 20
+_PEERCRED = struct.Struct("=iII")
+_PATIENCE = 30.0
+
+
+class Peer(NamedTuple):
+    """Who is at the other end."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class ControlError(Exception):
+    """A request that cannot be served; `code` is the exit code of the command that asked."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+Answer = tuple[Any, Iterator[bytes] | None]
+Method = Callable[[dict[str, Any], Peer], Answer]
+
+
+class ControlServer:
+    """Answers one home's control socket, each connection in a thread of its own."""
+
+    def __init__(self, home: Path, methods: dict[str, Method]) -> None:
+        self._path = home / SOCKET
+        self._methods = methods
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
+
+    def start(self) -> None:
+        """Listen. A socket left by a daemon that died is replaced; the store's lock keeps a live one away."""
+        self._path.unlink(missing_ok=True)
+        self._socket.bind(str(self._path))
+        os.chmod(self._path, 0o600)
+        self._socket.listen(16)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), name="control-request", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            connection.settimeout(_PATIENCE)
+            try:
+                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+                with connection.makefile("rb") as lines:
+                    request = json.loads(lines.readline(_LINE_MAX))
+                answer, stream = self._call(request, Peer(*_PEERCRED.unpack(credentials)))
+                connection.sendall(json.dumps({"ok": answer}).encode() + b"\n")
+                for block in stream or ():
+                    connection.sendall(block)
+            except ControlError as exc:
+                self._fail(connection, str(exc), exc.code)
+            except FsError as exc:
+                self._fail(connection, str(exc), ExitCode.DENIED)
+            except FileNotFoundError as exc:
+                self._fail(connection, f"{exc.filename or 'the file'}: no such file in the drive", ExitCode.NOT_FOUND)
+            except (OSError, ValueError) as exc:
+                self._fail(connection, str(exc), ExitCode.FAILED)
+
+    def _call(self, request: Any, peer: Peer) -> Answer:
+        if not isinstance(request, dict) or request.get("method") not in self._methods:
+            raise ControlError("this drive does not know the request: is fsdriver newer than the running drive?")
+        return self._methods[request["method"]](request, peer)
+
+    @staticmethod
+    def _fail(connection: socket.socket, message: str, code: ExitCode) -> None:
+        try:
+            connection.sendall(json.dumps({"error": message, "code": int(code)}).encode() + b"\n")
+        except OSError:
+            log.info("the asker of %r has gone", message)
+
+
+def ask(home: Path, method: str, **arguments: Any) -> Any:
+    """The running drive's answer. Errors: ControlError (not running, refused, ...)."""
+    with _connected(home) as connection, connection.makefile("rb") as answers:
+        return _asked(connection, answers, method, arguments)
+
+
+def ask_for_bytes(home: Path, method: str, **arguments: Any) -> Iterator[bytes]:
+    """As `ask`, for an answer that is followed by content; its length is the answer."""
+    with _connected(home) as connection, connection.makefile("rb") as answers:
+        left = int(_asked(connection, answers, method, arguments))
+        while left:
+            block = answers.read(min(left, 1 << 20))
+            if not block:
+                raise ControlError("the drive broke off: what was written is not whole")
+            left -= len(block)
+            yield block
+
+
+def _connected(home: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(_PATIENCE * 4)
+    try:
+        connection.connect(str(home / SOCKET))
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        raise ControlError(
+            f"the drive of {home} is not mounted; mount it: fsdriver --home {home} mount", ExitCode.NOT_READY
+        ) from None
+    except OSError as exc:
+        connection.close()
+        raise ControlError(f"{home / SOCKET}: {exc.strerror}", ExitCode.DENIED) from None
+    return connection
+
+
+def _asked(connection: socket.socket, answers: Any, method: str, arguments: dict[str, Any]) -> Any:
+    connection.sendall(json.dumps({"method": method, **arguments}).encode() + b"\n")
+    try:
+        answer = json.loads(answers.readline(_LINE_MAX * 16))
+    except (ValueError, OSError) as exc:
+        raise ControlError(f"the drive did not answer: {exc}") from exc
+    if "ok" not in answer:
+        raise ControlError(str(answer.get("error")), ExitCode(answer.get("code", 1)))
+    return answer["ok"]

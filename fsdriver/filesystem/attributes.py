@@ -1,0 +1,89 @@
+"""SETATTR: mode, owner, times and size. Modes, owners and times are POSIX's to allow; a size is content."""
+
+import errno
+import os
+import stat
+import time
+
+from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive
+from fsdriver.filesystem.files import Files
+from fsdriver.nodes.inode import Inode
+from fsdriver.protocol import events, replies
+
+# FATTR_* of <linux/fuse.h>, as plain numbers: this is asked for every file of an unpacked archive.
+_MODE, _UID, _GID, _SIZE, _ATIME, _MTIME, _FH, _ATIME_NOW, _MTIME_NOW = (1 << bit for bit in range(9))
+_CTIME = 1 << 10
+_KILL_SUIDGID = 1 << 11
+
+
+class Attributes:
+    """Changes attributes of the backing file, through its descriptor where it is open."""
+
+    def __init__(self, drive: Drive, files: Files) -> None:
+        self._drive = drive
+        self._files = files
+
+    def setattr(self, event: events.Setattr, asker: Asker) -> bytes:
+        drive = self._drive
+        inode = drive.inodes.get(event.head.nodeid)
+        view = event.head.nodeid & 1
+        valid = event.valid
+        if valid & _SIZE:
+            if not inode.is_regular:
+                raise OSError(errno.EINVAL, "only regular files have a size to set")
+            self._files.truncate(inode, event.fh if valid & _FH else None, event.size, asker)
+        if valid & (_UID | _GID):
+            self._chown(inode, event.uid if valid & _UID else -1, event.gid if valid & _GID else -1)
+        if valid & _MODE:
+            self._chmod(inode, stat.S_IMODE(event.mode))
+        if valid & _KILL_SUIDGID and inode.opened is not None:
+            drive.drop_setid(inode.opened)
+        if valid & (_ATIME | _MTIME | _ATIME_NOW | _MTIME_NOW):
+            self._utimes(event, inode)
+        found = drive.stat(inode)
+        drive.tell_other_view_attributes(inode, view)
+        return replies.attr(drive.attributes(inode, view, found), ATTR_TIMEOUT)
+
+    def _chown(self, inode: Inode, uid: int, gid: int) -> None:
+        if inode.opened is not None:
+            os.fchown(inode.opened.fd, uid, gid)
+        else:
+            name, directory = self._place(inode)
+            os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+
+    def _chmod(self, inode: Inode, mode: int) -> None:
+        if inode.opened is not None:
+            os.fchmod(inode.opened.fd, mode)
+        elif inode.parent is None:
+            os.fchmod(self._drive.store, mode)
+        else:
+            found = self._drive.stat(inode)
+            if stat.S_ISLNK(found.st_mode):
+                raise OSError(errno.EOPNOTSUPP, "a symlink has no mode")
+            name, directory = self._place(inode)
+            os.chmod(name, mode, dir_fd=directory)
+
+    def _utimes(self, event: events.Setattr, inode: Inode) -> None:
+        valid = event.valid
+        if inode.opened is not None:
+            # The commit comes first: written after this, it would put its own time in the place of the one asked for.
+            inode.opened.commit()
+        now = time.time_ns()
+        found = self._drive.stat(inode)
+        atime = now if valid & _ATIME_NOW else event.atime_ns if valid & _ATIME else found.st_atime_ns
+        mtime = now if valid & _MTIME_NOW else event.mtime_ns if valid & _MTIME else found.st_mtime_ns
+        if inode.opened is not None:
+            os.utime(inode.opened.fd, ns=(atime, mtime))
+        elif inode.parent is None:
+            os.utime(self._drive.store, ns=(atime, mtime))
+        else:
+            name, directory = self._place(inode)
+            os.utime(name, ns=(atime, mtime), dir_fd=directory, follow_symlinks=False)
+
+    def _place(self, inode: Inode) -> tuple[bytes, int]:
+        """Name and directory of an inode that is not open."""
+        if inode.parent is None:
+            return b".", self._drive.store
+        self._drive.stat(inode)  # the name must still be this file
+        return inode.name, self._drive.directories.descriptor(inode.parent).fd

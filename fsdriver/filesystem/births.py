@@ -1,0 +1,141 @@
+"""CREATE and MKNOD of regular files: a file is sealed before anybody can see its name.
+
+A caller with the plaintext view gets its content's handle. A caller without one makes a drop-in (`dropins`).
+"""
+
+import os
+import secrets
+import stat
+
+from fsdriver.content import FileKey, Header, RedoLog, SealedFile
+from fsdriver.errors import ViewRefused
+from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.drive import VIEW_NAMES, Drive
+from fsdriver.nodes.inode import PLAIN, Inode
+from fsdriver.nodes.openfile import OpenFile
+from fsdriver.protocol import InHeader, events
+from policy import Action, Label
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Births:
+    """Makes sealed files."""
+
+    def __init__(self, drive: Drive, company: bytes, redo: RedoLog) -> None:
+        self._drive = drive
+        self._company = company
+        self._redo = redo
+
+    def seal_new(
+        self,
+        name: bytes,
+        directory: int,
+        mode: int,
+        head: InHeader,
+        label: Label,
+        asker: Asker,
+        path: str,
+        *,
+        store_path: bytes = b"",
+    ) -> tuple[int, SealedFile]:
+        """A new sealed file called `name` in the directory behind `directory`, owned by the caller, empty.
+
+        `path` is where it will lie in the drive; `store_path` where it lies now, if that is elsewhere.
+
+        Errors: FileExistsError; MustWait and the lease errors before anything was made.
+        """
+        file_id = secrets.token_bytes(16)
+        key, slot = self._drive.keys.born(label, file_id, asker, path)
+        fd = os.open(name, _FLAGS, stat.S_IMODE(mode), dir_fd=directory)
+        try:
+            self._drive.files.give_to(head, name, directory)
+            if mode & (stat.S_ISUID | stat.S_ISGID):
+                os.fchmod(fd, stat.S_IMODE(mode))  # chown(2) took these bits away
+            sealed = SealedFile.create(
+                fd,
+                file_key=key,
+                file_id=file_id,
+                company=self._company,
+                label=label.id,
+                slots=(slot,),
+                redo=self._redo,
+                path=store_path or os.fsencode(path.lstrip("/")),
+            )
+        except BaseException:
+            os.close(fd)
+            os.unlink(name, dir_fd=directory)
+            raise
+        return fd, sealed
+
+    def plain(self, head: InHeader, parent: Inode, name: bytes, mode: int, label: Label, asker: Asker) -> OpenFile:
+        """A new file in the plaintext view, recorded. The caller holds one reference to the open file."""
+        drive = self._drive
+        path = drive.directories.child_path(parent, name)
+        directory = drive.directories.descriptor(parent)
+        fd, sealed = self.seal_new(name, directory.fd, mode, head, label, asker, path)
+        inode = drive.inodes.remember(parent, name, os.fstat(fd))
+        inode.label_id, inode.file_id = label.id, sealed.header.file_id
+        file = drive.files.adopt(inode, fd, sealed)
+        try:
+            drive.recorder.record(
+                "create",
+                asker.caller,
+                inode,
+                path=path,
+                label=label.qualified,
+                view=VIEW_NAMES[PLAIN],
+                rule=drive.views.standing(asker.caller, label).rule,
+                durable=label.wait_fsync,
+            )
+        except BaseException:
+            os.unlink(name, dir_fd=directory.fd)
+            drive.inodes.unlinked(inode, parent, name, last=True)
+            drive.files.release(file)
+            raise
+        return file
+
+    def mknod(self, event: events.Mknod, asker: Asker) -> bytes:
+        """A regular file by mknod(2): made and closed again."""
+        drive = self._drive
+        parent = drive.inodes.get(event.head.nodeid)
+        label = drive.views.child_label(parent)
+        path = drive.directories.child_path(parent, event.name)
+        drive.require(asker.caller, label, Action.CREATE, None, path)
+        file = self.plain(event.head, parent, event.name, event.mode, label, asker)
+        inode = file.inode
+        try:
+            view = drive.view(asker.caller, inode)
+            drive.inodes.count_lookup(inode, view)
+            return drive.entry(inode, view, os.fstat(file.fd))
+        finally:
+            drive.files.release(file)
+
+    def relabel(self, inode: Inode, label: Label, asker: Asker) -> None:
+        """Give a file another label: its key is wrapped anew, its content is not touched. Recorded.
+
+        Errors: MustWait and the key errors; ViewRefused where the caller sees no plaintext of either label.
+        """
+        drive = self._drive
+        path = drive.directories.path(inode)
+        with drive.files.borrowed(inode) as file:
+            before = drive.files.label(inode)
+            if before is None:
+                raise ViewRefused(f"{path}: its label is unknown, so it cannot be given another one")
+
+            def key_of(header: Header) -> FileKey:
+                return drive.keys.of(header, before, asker, Action.WRITE, path)
+
+            sealed = drive.files.unlock(file, key_of)
+            key = key_of(sealed.header)
+            sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
+            inode.label_id = label.id
+        drive.recorder.record(
+            "relabel",
+            asker.caller,
+            inode,
+            path=path,
+            label=label.qualified,
+            generation=sealed.generation,
+            detail=f"was {before.qualified}; the file took the place of one with the higher label",
+        )

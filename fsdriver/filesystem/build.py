@@ -1,0 +1,95 @@
+"""Puts a drive together: the one place that knows which part needs which."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from fsdriver.audit_spool import AuditSpool
+from fsdriver.filesystem.attributes import Attributes
+from fsdriver.filesystem.births import Births
+from fsdriver.filesystem.copies import Copies
+from fsdriver.filesystem.drive import Drive
+from fsdriver.filesystem.dropins import DropIns
+from fsdriver.filesystem.filekeys import FileKeys
+from fsdriver.filesystem.files import Files
+from fsdriver.filesystem.grants import Grants
+from fsdriver.filesystem.kernel import KernelLink
+from fsdriver.filesystem.listing import Listing
+from fsdriver.filesystem.locking import Locking
+from fsdriver.filesystem.lookups import Lookups
+from fsdriver.filesystem.names import Names
+from fsdriver.filesystem.openfiles import OpenFiles
+from fsdriver.filesystem.operations import Operations
+from fsdriver.filesystem.recorder import Recorder
+from fsdriver.filesystem.revocation import Revocation
+from fsdriver.filesystem.store import Store
+from fsdriver.filesystem.xattrs import Xattrs
+from fsdriver.identity import Callers
+from fsdriver.leases import Leases
+from fsdriver.nodes.directories import Directories
+from fsdriver.nodes.inode import InodeTable
+from fsdriver.views import Views
+from keyserver.messages import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A drive, ready to be served by `device.Session`."""
+
+    drive: Drive
+    operations: Operations
+    revocation: Revocation
+    dropins: DropIns
+
+    def close(self) -> None:
+        """After the session has ended."""
+        self.dropins.close()
+        self.drive.callers.close()
+
+
+def build(
+    store: Store,
+    mount_point: PurePath,
+    *,
+    company: bytes,
+    mode: Mode,
+    leases: Leases,
+    grants: Grants,
+    spool: AuditSpool,
+    now: Callable[[], float],
+) -> Built:
+    """A drive over an opened store. Before it serves, `Revocation.decide_anew` must have given it a bundle."""
+    root = os.fstat(store.top)
+    inodes = InodeTable(root)
+    directories = Directories(inodes.root, store.top)
+    views = Views(directories, mode, now)
+    files = OpenFiles(inodes, directories, views, company, store.redo)
+    drive = Drive(
+        store=store.top,
+        inodes=inodes,
+        directories=directories,
+        views=views,
+        callers=Callers(drive=mount_point),
+        keys=FileKeys(leases, grants, views, company, now),
+        files=files,
+        recorder=Recorder(spool, directories, views),
+        copies=Copies(str(mount_point)),
+        kernel=KernelLink(),
+        now=now,
+    )
+    locking = Locking(drive)
+    births = Births(drive, company, store.redo)
+    dropins = DropIns(drive, births, store.corner)
+    handles = Files(drive, births, dropins, locking)
+    operations = Operations(
+        drive,
+        Lookups(drive),
+        Listing(drive),
+        Names(drive, births),
+        Attributes(drive, handles),
+        handles,
+        locking,
+        Xattrs(drive, handles),
+    )
+    return Built(drive, operations, Revocation(drive), dropins)

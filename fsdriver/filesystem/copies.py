@@ -1,0 +1,92 @@
+"""Which file went where: copies, seen as a file that is read and another that the same process writes.
+
+FUSE has no message for a copy. Inside the drive both sides are ours: while a process has one handle it has read from
+and another it has written to, the pair is a copy, told once, when the first of the two closes. Outside the drive only
+the process's own descriptors tell where to: they are read at the first READ of a handle.
+"""
+
+import os
+import stat
+import threading
+
+from fsdriver.nodes.openfile import Handle
+
+_REMEMBERED = 1024
+
+
+class Copies:
+    """The read-write pairs of all processes. Thread-safe."""
+
+    def __init__(self, mount_point: str) -> None:
+        self._inside = mount_point.rstrip("/") + "/"
+        self._lock = threading.Lock()
+        self._reading: dict[int, set[Handle]] = {}
+        self._writing: dict[int, set[Handle]] = {}
+        self._nowhere: dict[int, int] = {}
+
+    def reads(self, handle: Handle) -> None:
+        """`handle` has been read from for the first time."""
+        with self._lock:
+            self._reading.setdefault(handle.caller.pid, set()).add(handle)
+        pid = handle.caller.pid
+        try:
+            descriptors = os.stat(f"/proc/{pid}/fd").st_size  # how many there are, since Linux 6.2; 0 before
+        except OSError:
+            return
+        # A process that reads file after file, with as many descriptors as when it last had none outside, has none.
+        if descriptors and self._nowhere.get(pid) == descriptors:
+            return
+        outside = self._open_elsewhere(pid)
+        handle.outside.update(outside)
+        if len(self._nowhere) > _REMEMBERED:
+            self._nowhere.clear()
+        self._nowhere[pid] = 0 if outside else descriptors
+
+    def writes(self, handle: Handle) -> None:
+        """`handle` has been written to for the first time."""
+        with self._lock:
+            self._writing.setdefault(handle.caller.pid, set()).add(handle)
+
+    def closes(self, handle: Handle) -> list[tuple[Handle, Handle]]:
+        """The (source, destination) pairs that end with `handle`."""
+        pid = handle.caller.pid
+        with self._lock:
+            pairs = []
+            if self._leave(self._reading, pid, handle):
+                pairs += [(handle, other) for other in self._writing.get(pid, ())]
+            if self._leave(self._writing, pid, handle):
+                pairs += [(other, handle) for other in self._reading.get(pid, ())]
+        return [(source, target) for source, target in pairs if source.file is not target.file]
+
+    @staticmethod
+    def _leave(table: dict[int, set[Handle]], pid: int, handle: Handle) -> bool:
+        handles = table.get(pid)
+        if handles is None or handle not in handles:
+            return False
+        handles.discard(handle)
+        if not handles:
+            del table[pid]
+        return True
+
+    def _open_elsewhere(self, pid: int) -> list[str]:
+        """Files outside the drive that `pid` has open for writing."""
+        found = []
+        try:
+            descriptors = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            return []
+        for number in descriptors:
+            link = f"/proc/{pid}/fd/{number}"
+            try:
+                # The link's own permission bits say how the descriptor was opened: no need to read fdinfo.
+                if not os.lstat(link).st_mode & stat.S_IWUSR:
+                    continue
+                target = os.readlink(link)
+                if not target.startswith("/") or target.startswith(("/dev/", "/proc/")):
+                    continue
+                # The target itself is never asked about: through a bind mount it may be the drive, which waits for us.
+                if not target.startswith(self._inside):
+                    found.append(target)
+            except OSError:
+                continue
+        return found

@@ -1,0 +1,150 @@
+"""What all operations share: the store, the inode table, decisions, keys, records and the way back to the kernel."""
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fsdriver.content import plain_size
+from fsdriver.errors import NodeVanished, ViewRefused
+from fsdriver.filesystem.copies import Copies
+from fsdriver.filesystem.filekeys import FileKeys
+from fsdriver.filesystem.kernel import KernelLink
+from fsdriver.filesystem.openfiles import OpenFiles
+from fsdriver.filesystem.recorder import Recorder
+from fsdriver.identity import Caller, Callers
+from fsdriver.nodes.directories import Directories
+from fsdriver.nodes.inode import CIPHER, PLAIN, Inode, InodeTable
+from fsdriver.nodes.openfile import DirectoryHandle, DropIn, Handle, OpenFile
+from fsdriver.protocol import Attr, attr_from_stat, replies
+from fsdriver.views import Views
+from policy import Action, Label, View
+
+STATE_DIRECTORY = b".grantfs"
+"""The drive's own corner of the store: redo log, half-finished drop-ins, the company's mark. Not shown in the drive."""
+
+VIEW_NAMES = {PLAIN: View.PLAINTEXT.value, CIPHER: View.CIPHERTEXT.value}
+
+ENTRY_TIMEOUT = 60.0
+"""Seconds for names that mean the same to everybody: directories, symlinks, device nodes. Regular files have 0: their
+name means another node to another caller, so every walk asks (docs/decisions/0003)."""
+ATTR_TIMEOUT = 60.0
+"""Seconds. A LOOKUP brings attributes along, so this only spares GETATTR to callers that hold a descriptor; what
+changes through the other view is invalidated at once."""
+
+
+@dataclass(slots=True)
+class Drive:
+    """One mounted store. `store` is a descriptor of its top directory."""
+
+    store: int
+    inodes: InodeTable
+    directories: Directories
+    views: Views
+    callers: Callers
+    keys: FileKeys
+    files: OpenFiles
+    recorder: Recorder
+    copies: Copies
+    kernel: KernelLink
+    now: Callable[[], float]
+    handles: dict[int, Handle | DropIn | DirectoryHandle] = field(default_factory=dict)
+    next_fh: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
+
+    def stat(self, inode: Inode) -> os.stat_result:
+        """The store's facts about `inode`. Errors: NodeVanished."""
+        if inode.opened is not None:
+            return os.fstat(inode.opened.fd)
+        if inode.parent is None:
+            return os.fstat(self.store)
+        above = self.directories.descriptor(inode.parent)
+        try:
+            found = os.stat(inode.name, dir_fd=above.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            raise NodeVanished(f"{inode.name!r} is gone") from None
+        if found.st_ino != inode.ino:
+            raise NodeVanished(f"{inode.name!r} is another file now")
+        return found
+
+    def attributes(self, inode: Inode, view: int, found: os.stat_result) -> Attr:
+        """What the caller of `view` sees in stat(2): for plaintext the plain size, without reading the file."""
+        if not inode.is_regular or (view == CIPHER and not inode.is_dropin):
+            return attr_from_stat(found, inode.ino)
+        file = inode.opened
+        if file is None or file.sealed is None:
+            return attr_from_stat(found, inode.ino, plain_size(found.st_size))
+        attr = attr_from_stat(found, inode.ino, file.sealed.size)
+        if file.modified_ns is not None:
+            seconds, nanoseconds = divmod(file.modified_ns, 1_000_000_000)
+            attr = attr._replace(
+                mtime=seconds, mtimensec=nanoseconds, ctime=seconds, ctimensec=nanoseconds, blocks=-(-attr.size // 512)
+            )
+        return attr
+
+    def entry(self, inode: Inode, view: int, found: os.stat_result) -> bytes:
+        """The reply that names `inode` for the caller of `view`; the lookup is counted by `InodeTable.remember`."""
+        timeout = 0.0 if inode.is_regular else ENTRY_TIMEOUT
+        attr = self.attributes(inode, view, found)
+        return replies.entry(inode.nodeid(view if inode.is_regular else PLAIN), attr, timeout, ATTR_TIMEOUT)
+
+    def handle(self, fh: int) -> Handle | DropIn:
+        """An open handle on a regular file. Errors: NodeVanished."""
+        handle = self.handles.get(fh)
+        if handle is None or isinstance(handle, DirectoryHandle):
+            raise NodeVanished(f"handle {fh} is not open")
+        return handle
+
+    def reserve_name(self, parent: Inode, name: bytes) -> None:
+        """Errors: PermissionError for the name that is the drive's own."""
+        if parent is self.inodes.root and name == STATE_DIRECTORY:
+            raise PermissionError(errno.EACCES, "this name is the drive's own")
+
+    def drop_setid(self, file: OpenFile) -> None:
+        """A write or truncate by somebody without CAP_FSETID: set-user-id goes, set-group-id where it means one."""
+        mode = os.fstat(file.fd).st_mode
+        dropped = mode & ~stat.S_ISUID
+        if mode & stat.S_IXGRP:
+            dropped &= ~stat.S_ISGID
+        if dropped != mode:
+            os.fchmod(file.fd, stat.S_IMODE(dropped))
+
+    def view(self, caller: Caller, inode: Inode) -> int:
+        """Which node of a regular file the caller gets: by the file's label as far as it is known, else its place's."""
+        standing = self.views.standing(caller, self.views.label_of(inode))
+        return PLAIN if standing.view is View.PLAINTEXT else CIPHER
+
+    def require(self, caller: Caller, label: Label | None, action: Action, inode: Inode | None, path: str) -> None:
+        """Errors: ViewRefused, and a record says who was refused what."""
+        standing = self.views.standing(caller, label)
+        if action in standing.allow:
+            return
+        self.refuse(caller, label, standing.rule, action, inode, path)
+
+    def refuse(
+        self, caller: Caller, label: Label | None, rule: str, action: Action, inode: Inode | None, path: str
+    ) -> None:
+        """Record a refusal and raise ViewRefused."""
+        name = label.qualified if label is not None else "unknown"
+        why = f"{action.value} refused by {rule}"
+        if caller.why_unlisted:
+            why += f"; caller unlisted: {caller.why_unlisted}"
+        self.recorder.record("denied", caller, inode, path=path, label=name, rule=rule, detail=why)
+        raise ViewRefused(f"{path} ({name}): {why}")
+
+    def tell_both_views(self, inode: Inode) -> None:
+        """Link count, owner or the like changed: both nodes have old attributes. Their pages are as they were."""
+        for view, known in enumerate(inode.kernel):
+            if known:
+                self.kernel.inval_inode(inode.nodeid(view), -1)
+
+    def tell_other_view(self, inode: Inode, view: int) -> None:
+        """The kernel's other node of this file has old attributes or pages: forget them."""
+        if inode.is_regular and inode.kernel[1 - view]:
+            self.kernel.inval_inode(inode.nodeid(1 - view))
+
+    def tell_other_view_attributes(self, inode: Inode, view: int) -> None:
+        """Mode, owner or times changed through one node: the other has old ones. Its pages are as they were."""
+        if inode.is_regular and inode.kernel[1 - view]:
+            self.kernel.inval_inode(inode.nodeid(1 - view), -1)

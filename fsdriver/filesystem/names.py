@@ -1,0 +1,243 @@
+"""MKDIR, RMDIR, UNLINK, RENAME, LINK, SYMLINK, MKNOD: names come and go, as the labels on both sides allow.
+
+Hard links and moves change no label. A file moved over another keeps the higher of the two labels, and a directory
+that a label's pattern names stays where it is until the policy says otherwise.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+
+from fsdriver.errors import LabelBoundary
+from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.births import Births
+from fsdriver.filesystem.drive import Drive
+from fsdriver.nodes.directories import Descriptor
+from fsdriver.nodes.inode import PLAIN, Inode
+from fsdriver.protocol import events, replies
+from policy import Action, Label
+
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    """renameat2(2), which `os` does not have."""
+    if _libc.renameat2(old_dir, old, new_dir, new, flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Names:
+    """Everything that changes a directory."""
+
+    def __init__(self, drive: Drive, births: Births) -> None:
+        self._drive = drive
+        self._births = births
+
+    # ---- coming ------------------------------------------------------------------------------------------------
+
+    def mkdir(self, event: events.Mkdir, asker: Asker) -> bytes:
+        parent, fd = self._place(event.head.nodeid, event.name)
+        self._require_create(asker, parent, event.name)
+        os.mkdir(event.name, event.mode & 0o7777, dir_fd=fd.fd)
+        return self._own(event, parent, fd.fd)
+
+    def symlink(self, event: events.Symlink, asker: Asker) -> bytes:
+        parent, fd = self._place(event.head.nodeid, event.name)
+        self._require_create(asker, parent, event.name)
+        os.symlink(event.target, event.name, dir_fd=fd.fd)
+        return self._own(event, parent, fd.fd)
+
+    def mknod(self, event: events.Mknod, asker: Asker) -> bytes:
+        """A regular file is born sealed, like CREATE's; the others are the store's own."""
+        parent, fd = self._place(event.head.nodeid, event.name)
+        if stat.S_ISREG(event.mode):
+            return self._births.mknod(event, asker)
+        self._require_create(asker, parent, event.name)
+        os.mknod(event.name, event.mode, event.rdev, dir_fd=fd.fd)
+        return self._own(event, parent, fd.fd)
+
+    def link(self, event: events.Link, asker: Asker) -> bytes:
+        drive = self._drive
+        inode = drive.inodes.get(event.oldnodeid)
+        parent, fd = self._place(event.head.nodeid, event.name)
+        self._require_create(asker, parent, event.name)
+        if inode.parent is None:
+            raise OSError(errno.EPERM, "the root has no other name")
+        if inode.is_regular:
+            drive.require(asker.caller, drive.files.label(inode), Action.RENAME, inode, drive.directories.path(inode))
+        source = drive.directories.descriptor(inode.parent)
+        drive.stat(inode)  # the name must still be this file
+        os.link(inode.name, event.name, src_dir_fd=source.fd, dst_dir_fd=fd.fd, follow_symlinks=False)
+        found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
+        view = event.oldnodeid & 1
+        inode = drive.inodes.remember(parent, event.name, found)
+        drive.inodes.count_lookup(inode, view)
+        drive.tell_both_views(inode)
+        return drive.entry(inode, view, found)
+
+    def _own(self, event: events.Mkdir | events.Symlink | events.Mknod, parent: Inode, fd: int) -> bytes:
+        """What was just made belongs to the caller, as if the caller had made it."""
+        drive = self._drive
+        drive.files.give_to(event.head, event.name, fd)
+        found = os.stat(event.name, dir_fd=fd, follow_symlinks=False)
+        inode = drive.inodes.remember(parent, event.name, found)
+        drive.inodes.count_lookup(inode, PLAIN)
+        return drive.entry(inode, PLAIN, found)
+
+    # ---- going -------------------------------------------------------------------------------------------------
+
+    def unlink(self, event: events.Unlink, asker: Asker) -> bytes:
+        drive = self._drive
+        parent, fd = self._place(event.head.nodeid, event.name)
+        found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
+        inode = drive.inodes.remember(parent, event.name, found)
+        self._require_delete(asker, inode, parent, event.name)
+        os.unlink(event.name, dir_fd=fd.fd)
+        self._gone(inode, parent, event.name, found)
+        return replies.EMPTY
+
+    def rmdir(self, event: events.Rmdir, asker: Asker) -> bytes:
+        drive = self._drive
+        parent, fd = self._place(event.head.nodeid, event.name)
+        path = drive.directories.child_path(parent, event.name)
+        self._require_no_boundary(path)
+        drive.require(asker.caller, drive.views.child_label(parent), Action.DELETE, None, path)
+        found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
+        os.rmdir(event.name, dir_fd=fd.fd)
+        inode = drive.inodes.by_ino(found.st_ino)
+        if inode is not None:
+            drive.directories.drop(inode)
+            drive.inodes.unlinked(inode, parent, event.name, last=True)
+        return replies.EMPTY
+
+    def _gone(self, inode: Inode, parent: Inode, name: bytes, found: os.stat_result) -> None:
+        drive = self._drive
+        if inode.is_regular and found.st_nlink > 1:
+            drive.tell_both_views(inode)  # the other names are still there, with one link less
+        drive.inodes.unlinked(inode, parent, name, last=found.st_nlink <= 1)
+        drive.inodes.closed(inode)
+
+    # ---- moving ------------------------------------------------------------------------------------------------
+
+    def rename(self, event: events.Rename, asker: Asker) -> bytes:
+        """rename(2) and renameat2(2) with NOREPLACE or EXCHANGE."""
+        if event.flags not in (0, RENAME_NOREPLACE, RENAME_EXCHANGE):
+            raise OSError(errno.EINVAL, "no such kind of rename here")
+        drive = self._drive
+        parent, fd = self._place(event.head.nodeid, event.name)
+        target_parent, target_fd = self._place(event.newdir, event.newname)
+        found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
+        inode = drive.inodes.remember(parent, event.name, found)
+        try:
+            replaced = os.stat(event.newname, dir_fd=target_fd.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            replaced = None
+        if replaced is not None and event.flags == RENAME_NOREPLACE:
+            raise FileExistsError(errno.EEXIST, "the new name is taken")
+        victim = drive.inodes.remember(target_parent, event.newname, replaced) if replaced is not None else None
+        if victim is inode:
+            return replies.EMPTY  # two names of one file: rename(2) does nothing
+        self._require_move(asker, inode, parent, event.name, target_parent, event.newname)
+        if victim is not None:
+            if event.flags == RENAME_EXCHANGE:
+                self._require_move(asker, victim, target_parent, event.newname, parent, event.name)
+            else:
+                self._require_delete(asker, victim, target_parent, event.newname)
+                self._keep_higher_label(asker, inode, victim)
+        if inode.opened is not None:
+            inode.opened.commit()
+        _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+        if inode.is_directory or (victim is not None and victim.is_directory):
+            drive.directories.renamed()
+        if victim is not None and replaced is not None:
+            if event.flags == RENAME_EXCHANGE:
+                drive.inodes.moved(victim, parent, event.name)
+            else:
+                if victim.is_directory:
+                    drive.directories.drop(victim)
+                self._gone(victim, target_parent, event.newname, replaced)
+        drive.inodes.moved(inode, target_parent, event.newname)
+        for moved in (inode, victim) if event.flags == RENAME_EXCHANGE and victim is not None else (inode,):
+            drive.files.moved(moved)
+        self._record_move(asker, inode, parent, event, target_parent)
+        return replies.EMPTY
+
+    def _record_move(
+        self, asker: Asker, inode: Inode, parent: Inode, event: events.Rename, target_parent: Inode
+    ) -> None:
+        drive = self._drive
+        if inode.is_regular:
+            label = drive.views.label_of(inode)
+            standing = drive.views.standing(asker.caller, label)
+            drive.recorder.record(
+                "rename",
+                asker.caller,
+                inode,
+                path=drive.directories.child_path(parent, event.name),
+                to=drive.directories.child_path(target_parent, event.newname),
+                label=label.qualified if label is not None else "unknown",
+                view=standing.view.value,
+                rule=standing.rule,
+            )
+
+    def _keep_higher_label(self, asker: Asker, inode: Inode, victim: Inode) -> None:
+        """A label does not sink by saving: the file that takes a name takes the higher label of the two with it."""
+        if not (inode.is_regular and victim.is_regular):
+            return
+        files = self._drive.files
+        mine, theirs = files.label(inode), files.label(victim)
+        if mine is None or theirs is None or mine.id == theirs.id or theirs.level.rank <= mine.level.rank:
+            return
+        self._births.relabel(inode, theirs, asker)
+
+    # ---- who may -----------------------------------------------------------------------------------------------
+
+    def _place(self, nodeid: int, name: bytes) -> tuple[Inode, Descriptor]:
+        drive = self._drive
+        parent = drive.inodes.get(nodeid)
+        drive.reserve_name(parent, name)
+        return parent, drive.directories.descriptor(parent)
+
+    def _require_create(self, asker: Asker, parent: Inode, name: bytes) -> None:
+        drive = self._drive
+        path = drive.directories.child_path(parent, name)
+        drive.require(asker.caller, drive.views.child_label(parent), Action.CREATE, None, path)
+
+    def _require_no_boundary(self, path: str) -> None:
+        if self._drive.views.bundle.is_boundary(path):
+            raise LabelBoundary(f"{path}: a label's pattern names this directory; change the policy first")
+
+    def _label_of_file_or_place(self, inode: Inode, parent: Inode) -> Label | None:
+        return self._drive.files.label(inode) if inode.is_regular else self._drive.views.child_label(parent)
+
+    def _require_delete(self, asker: Asker, inode: Inode, parent: Inode, name: bytes) -> None:
+        drive = self._drive
+        label = self._label_of_file_or_place(inode, parent)
+        path = drive.directories.child_path(parent, name)
+        drive.require(asker.caller, label, Action.DELETE, inode, path)
+        if inode.is_regular:
+            standing = drive.views.standing(asker.caller, label)
+            drive.recorder.record(
+                "delete",
+                asker.caller,
+                inode,
+                path=path,
+                label=label.qualified if label is not None else "unknown",
+                view=standing.view.value,
+                rule=standing.rule,
+            )
+
+    def _require_move(
+        self, asker: Asker, inode: Inode, parent: Inode, name: bytes, target_parent: Inode, newname: bytes
+    ) -> None:
+        drive = self._drive
+        path = drive.directories.child_path(parent, name)
+        if inode.is_directory:
+            self._require_no_boundary(path)
+        drive.require(asker.caller, self._label_of_file_or_place(inode, parent), Action.RENAME, inode, path)
+        if target_parent is not parent:
+            self._require_create(asker, target_parent, newname)

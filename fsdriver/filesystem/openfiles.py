@@ -1,0 +1,184 @@
+"""Backing files that are open: opened once however many handles there are, unlocked once a caller may see plaintext."""
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fsdriver.content import HEADER_SIZE, PEEK_SIZE, FileKey, Header, RedoLog, SealedFile, peek
+from fsdriver.errors import FsError, HeaderDamaged, NodeVanished, OtherCompany
+from fsdriver.nodes.directories import Directories
+from fsdriver.nodes.inode import Inode, InodeTable
+from fsdriver.nodes.openfile import OpenFile
+from fsdriver.protocol import InHeader
+from fsdriver.views import Views
+from policy import Label
+
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
+
+Unlock = Callable[[Header], FileKey]
+
+
+class OpenFiles:
+    """The open backing files of a drive. Thread-safe."""
+
+    def __init__(
+        self, inodes: InodeTable, directories: Directories, views: Views, company: bytes, redo: RedoLog
+    ) -> None:
+        self._inodes = inodes
+        self._directories = directories
+        self._views = views
+        self.company = company
+        self._redo = redo
+        self._lock = threading.Lock()
+        self._as_root = os.geteuid() == 0
+
+    def acquire(self, inode: Inode) -> OpenFile:
+        """The open file of `inode`, opened if need be; give it back with `release`. Errors: NodeVanished, OSError."""
+        with self._lock:
+            file = inode.opened
+            if file is None:
+                if inode.parent is None:
+                    raise NodeVanished("not a file")
+                above = self._directories.descriptor(inode.parent)
+                fd, writable = _open_backing(inode.name, above.fd)
+                found = os.fstat(fd)
+                if found.st_ino != inode.ino or not stat.S_ISREG(found.st_mode):
+                    os.close(fd)
+                    raise NodeVanished(f"{inode.name!r} is another file now")
+                file = inode.opened = OpenFile(inode, fd, writable=writable)
+            file.references += 1
+            return file
+
+    def adopt(self, inode: Inode, fd: int, sealed: SealedFile) -> OpenFile:
+        """The open file of an inode that was just made through `fd`."""
+        with self._lock:
+            file = inode.opened = OpenFile(inode, fd, writable=True)
+            file.sealed = sealed
+            file.references = 1
+            return file
+
+    def share(self, file: OpenFile) -> OpenFile:
+        """One more reference."""
+        with self._lock:
+            file.references += 1
+        return file
+
+    def release(self, file: OpenFile) -> None:
+        """Give a reference back. The last one commits and closes. Errors: OSError of the commit; the file is closed."""
+        with self._lock:
+            if file.references > 1:
+                file.references -= 1
+                return
+        try:
+            # Outside the lock, as this may write; a new opener meanwhile shares the file and closes it later.
+            file.commit()
+        finally:
+            with self._lock:
+                file.references -= 1
+                last = file.references == 0
+                if last and file.inode.opened is file:
+                    file.inode.opened = None
+            if last:
+                if file.sealed is not None:
+                    file.sealed.close()  # and its descriptor, which is ours
+                else:
+                    os.close(file.fd)
+                self._inodes.closed(file.inode)
+
+    @contextmanager
+    def borrowed(self, inode: Inode) -> Iterator[OpenFile]:
+        """`acquire` and `release` around a block."""
+        file = self.acquire(inode)
+        try:
+            yield file
+        finally:
+            self.release(file)
+
+    def unlock(self, file: OpenFile, key_of: Unlock) -> SealedFile:
+        """The file's content. `key_of` decides by the (still unverified) header and gives the file key, or raises.
+
+        Errors: those of `key_of`; HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany.
+        """
+        with file.lock:
+            if file.sealed is None:
+                inode = file.inode
+                path = self._store_path(inode)
+                file.sealed = SealedFile.open(file.fd, self._company_only(key_of), redo=self._redo, path=path)
+                inode.label_id = file.sealed.header.label
+                inode.file_id = file.sealed.header.file_id
+                inode.store_ctime = os.fstat(file.fd).st_ctime_ns
+            return file.sealed
+
+    def _company_only(self, key_of: Unlock) -> Unlock:
+        def checked(header: Header) -> FileKey:
+            header.require_company(self.company)
+            return key_of(header)
+
+        return checked
+
+    def _store_path(self, inode: Inode) -> bytes:
+        return os.fsencode(self._directories.path(inode).lstrip("/"))
+
+    def label(self, inode: Inode) -> Label | None:
+        """The label in the file's header, read if need be. A file whose header does not read has its place's label, so
+        that it can be unlinked or replaced; None for a label that no bundle knows."""
+        if inode.label_id is None:
+            try:
+                found = peek(self._first_bytes(inode))
+                if found.company != self.company:
+                    raise OtherCompany(f"the file belongs to company {found.company.hex()}")
+                inode.label_id, inode.file_id = found.label, found.file_id
+            except (FsError, OSError) as exc:
+                if isinstance(exc, NodeVanished):
+                    raise
+                assert inode.parent is not None
+                return self._views.child_label(inode.parent)
+        return self._views.label_of(inode)
+
+    def _first_bytes(self, inode: Inode) -> bytes:
+        """Enough of the file to tell whose it is."""
+        if inode.opened is not None:
+            return os.pread(inode.opened.fd, PEEK_SIZE, 0)
+        if inode.parent is None:
+            raise NodeVanished("not a file")
+        above = self._directories.descriptor(inode.parent)
+        fd = os.open(inode.name, os.O_RDONLY | os.O_NONBLOCK | _FLAGS, dir_fd=above.fd)
+        try:
+            return os.read(fd, PEEK_SIZE)
+        finally:
+            os.close(fd)
+
+    def moved(self, inode: Inode) -> None:
+        """`inode` lies elsewhere now, and everything below it: the redo log names files by where they lie."""
+        below = [inode] if not inode.is_directory else [other for other in self._inodes if other.opened is not None]
+        for other in below:
+            if other.opened is not None and other.opened.sealed is not None:
+                other.opened.sealed.path = self._store_path(other)
+
+    def header(self, file: OpenFile) -> Header:
+        """The file's header, unverified unless the file is unlocked. Errors: HeaderDamaged, FormatUnknown."""
+        if file.sealed is not None:
+            return file.sealed.header
+        data = os.pread(file.fd, HEADER_SIZE, 0)
+        if not data:
+            raise HeaderDamaged("an empty file in the store: its maker died before it was sealed")
+        return Header.parse(data)
+
+    def give_to(self, head: InHeader, name: bytes, directory: int) -> None:
+        """What the daemon just made belongs to the caller; a set-group-id directory keeps its group."""
+        if not self._as_root or (head.uid == 0 and head.gid == 0):
+            return
+        gid = -1 if os.fstat(directory).st_mode & stat.S_ISGID else head.gid
+        os.chown(name, head.uid, gid, dir_fd=directory, follow_symlinks=False)
+
+
+def _open_backing(name: bytes, directory: int) -> tuple[int, bool]:
+    """Read and write if the backing file lets us, else read. (Modes do not stop root; a plain user's own may.)"""
+    try:
+        return os.open(name, os.O_RDWR | _FLAGS, dir_fd=directory), True
+    except FileNotFoundError:
+        raise NodeVanished(f"{name!r} is gone") from None
+    except PermissionError:
+        return os.open(name, os.O_RDONLY | _FLAGS & ~os.O_NOATIME, dir_fd=directory), False

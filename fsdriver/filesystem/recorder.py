@@ -1,0 +1,84 @@
+"""Records of what callers do in the drive: the one place that knows how a request becomes a canonical record.
+
+A record is in the spool before `Recorder` returns, so a caller who answers the kernel afterwards never lets an open
+succeed without one. Errors: SpoolFailed, and the request is refused.
+"""
+
+from fsdriver.audit_spool import AuditSpool
+from fsdriver.identity import Caller
+from fsdriver.nodes.directories import Directories
+from fsdriver.nodes.inode import Inode
+from fsdriver.views import Views
+from keyserver.messages import FilePath, ProgramPath
+
+
+class Recorder:
+    """Turns callers and inodes into records. Thread-safe, as the spool is."""
+
+    def __init__(self, spool: AuditSpool, directories: Directories, views: Views) -> None:
+        self._spool = spool
+        self._directories = directories
+        self._views = views
+        self._programs: dict[int, tuple[Caller, ProgramPath]] = {}
+
+    def record(
+        self,
+        event: str,
+        caller: Caller,
+        inode: Inode | None = None,
+        *,
+        path: str | None = None,
+        label: str = "",
+        generation: int = 0,
+        view: str = "",
+        rule: str = "",
+        bytes_read: int = 0,
+        bytes_written: int = 0,
+        to: str = "",
+        detail: str = "",
+        durable: bool = False,
+    ) -> None:
+        """Keep one record; with `durable` it has reached the disk on return."""
+        file = None
+        if path is None and inode is not None:
+            path = self._directories.path(inode)
+        if path is not None:
+            file = FilePath(
+                path=path,
+                id=inode.file_id.hex() if inode is not None and inode.file_id is not None else "",
+                label=label,
+                generation=generation,
+            )
+        seq = self._spool.append(
+            event=event,
+            user=self._views.person(caller.uid) or "",
+            uid=caller.uid,
+            file=file,
+            program=self._program(caller),
+            view=view,
+            rule=rule,
+            policy=self._views.policy,
+            bytes_read=bytes_read,
+            bytes_written=bytes_written,
+            to=to,
+            detail=detail,
+        )
+        if durable:
+            self._spool.sync(seq)
+
+    def note(self, event: str, detail: str = "", *, path: str | None = None, label: str = "") -> None:
+        """A record of the agent itself: mount, unmount, damage found in the background."""
+        file = FilePath(path=path, label=label) if path is not None else None
+        self._spool.append(event=event, file=file, policy=self._views.policy, detail=detail)
+
+    def _program(self, caller: Caller) -> ProgramPath:
+        known = self._programs.get(id(caller))
+        if known is not None and known[0] is caller:
+            return known[1]
+        program = ProgramPath(
+            path=caller.path, sha256=caller.sha256, pid=caller.pid, ppid=caller.ppid, parent=caller.parent
+        )
+        if len(self._programs) > 4096:
+            self._programs.clear()
+        self._programs[id(caller)] = (caller, program)
+        return program

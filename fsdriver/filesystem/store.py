@@ -1,0 +1,114 @@
+"""The store's own corner, `.grantfs`: whose store it is, which daemon of this machine has it, and the redo log."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Self
+
+from fsdriver.content import CHUNK_SIZE, RedoLog, Replayed
+from fsdriver.filesystem.drive import STATE_DIRECTORY
+
+FORMAT = 1
+_MARK = "store.json"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class StoreRefused(Exception):
+    """The directory cannot be used as this company's store; the message says why and what to do."""
+
+
+class StoreInUse(StoreRefused):
+    """A daemon of this machine has the store already."""
+
+
+class Store:
+    """An opened store. `top` and `corner` are descriptors; `redo` has been replayed."""
+
+    def __init__(
+        self, top: int, corner: int, redo: RedoLog, replayed: Sequence[Replayed], resources: ExitStack
+    ) -> None:
+        self.top = top
+        self.corner = corner
+        self.redo = redo
+        self.replayed = replayed
+        """What a crash had left in the log, and what became of it."""
+        self._resources = resources
+
+    @classmethod
+    def open(cls, path: str, company: bytes, machine: str) -> Self:
+        """The store at `path`, made one of `company` if it is empty.
+
+        Errors: StoreRefused (another company's, a newer format, or files that are no store), StoreInUse, OSError.
+        """
+        with ExitStack() as undo:
+            top = os.open(path, _DIRECTORY)
+            undo.callback(os.close, top)
+            corner = _corner(top, path)
+            undo.callback(os.close, corner)
+            _check_mark(corner, company, path)
+            redo = _redo_log(top, corner, machine, path)
+            undo.callback(redo.close)
+            return cls(top, corner, redo, redo.replay(), undo.pop_all())
+
+    def close(self) -> None:
+        """Let go of everything; another daemon may take the store."""
+        self._resources.close()
+
+
+def _corner(top: int, path: str) -> int:
+    """`.grantfs`, made if the store is empty: a folder with files in it is imported, never taken over."""
+    try:
+        return os.open(STATE_DIRECTORY, _DIRECTORY, dir_fd=top)
+    except FileNotFoundError:
+        pass
+    found = os.listdir(top)
+    if set(found) - {"lost+found"}:
+        raise StoreRefused(
+            f"{path} holds files but is no GrantFS store: give an empty directory, and bring files in with "
+            "`fsdriver import`"
+        )
+    os.mkdir(STATE_DIRECTORY, 0o700, dir_fd=top)
+    return os.open(STATE_DIRECTORY, _DIRECTORY, dir_fd=top)
+
+
+def _check_mark(corner: int, company: bytes, path: str) -> None:
+    try:
+        with open(os.open(_MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=corner), "rb") as mark:
+            facts = json.loads(mark.read(65536))
+        known = {"format", "company", "chunk_size"}
+        if not isinstance(facts, dict) or not known <= facts.keys():
+            raise ValueError
+    except FileNotFoundError:
+        _write_mark(corner, company)
+        return
+    except ValueError:
+        raise StoreRefused(f"{path}: its mark .grantfs/{_MARK} is damaged") from None
+    if facts["format"] != FORMAT or facts["chunk_size"] != CHUNK_SIZE or facts.keys() - known:
+        raise StoreRefused(f"{path}: the store has format {facts['format']}, which this program does not know")
+    if facts["company"] != company.hex():
+        raise StoreRefused(f"{path}: the store belongs to another company ({facts['company']})")
+
+
+def _write_mark(corner: int, company: bytes) -> None:
+    """Written beside and renamed, so that a crash leaves a mark or none."""
+    temporary = _MARK + ".new"
+    data = json.dumps({"format": FORMAT, "company": company.hex(), "chunk_size": CHUNK_SIZE}).encode()
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=corner)
+    try:
+        os.write(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, _MARK, src_dir_fd=corner, dst_dir_fd=corner)
+    os.fsync(corner)
+
+
+def _redo_log(top: int, corner: int, machine: str, path: str) -> RedoLog:
+    """This machine's redo log. Its lock keeps a second daemon away: two would not see each other's open files."""
+    with suppress(FileExistsError):
+        os.mkdir(b"redo", 0o700, dir_fd=corner)
+    try:
+        return RedoLog(top, STATE_DIRECTORY + b"/redo/" + machine.encode())
+    except BlockingIOError:
+        raise StoreInUse(f"{path} is mounted on this machine already; see `fsdriver status`") from None

@@ -1,0 +1,96 @@
+"""Descriptors of store directories, kept for a while, and the drive paths of inodes.
+
+A directory is opened from its parent by name, without following symlinks, and must then still be the inode we mean:
+a store changed behind our back gives ESTALE, never another directory. At most `limit` descriptors are kept, because a
+process has 20,000 at most and none may be spent a node.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+
+from fsdriver.errors import NodeVanished
+from fsdriver.nodes.inode import Inode
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Descriptor:
+    """Closed when the last reference goes, so that an eviction cannot pull it from under a request."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class Directories:
+    """Store directories by inode, and paths. Thread-safe."""
+
+    def __init__(self, root: Inode, root_fd: int, limit: int = 1024) -> None:
+        self._root = root
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, Descriptor] = OrderedDict()
+        self._root_descriptor = Descriptor(os.dup(root_fd))
+        self.epoch = 0
+        """Rises with every rename of a directory: paths remembered before it are void."""
+
+    def descriptor(self, directory: Inode) -> Descriptor:
+        """An open descriptor of `directory`; keep the object for as long as its `fd` is in use.
+
+        Errors: NodeVanished.
+        """
+        if directory is self._root:
+            return self._root_descriptor
+        descriptor = self._open.get(directory.serial)
+        if descriptor is not None:
+            return descriptor
+        return self._reopen(directory)
+
+    def _reopen(self, directory: Inode) -> Descriptor:
+        if directory.parent is None:
+            raise NodeVanished(f"directory {directory.serial} has no place")
+        above = self.descriptor(directory.parent)
+        try:
+            descriptor = Descriptor(os.open(directory.name, _DIRECTORY, dir_fd=above.fd))
+        except OSError as exc:
+            raise NodeVanished(f"directory {directory.name!r} is gone: {exc.strerror}") from exc
+        if os.fstat(descriptor.fd).st_ino != directory.ino:
+            raise NodeVanished(f"directory {directory.name!r} is another one now")
+        with self._lock:
+            self._open[directory.serial] = descriptor
+            if len(self._open) > self._limit:
+                self._open.popitem(last=False)
+        return descriptor
+
+    def drop(self, directory: Inode) -> None:
+        """Close what is kept of a removed directory."""
+        with self._lock:
+            self._open.pop(directory.serial, None)
+
+    def renamed(self) -> None:
+        """A directory moved: all remembered paths are void."""
+        self.epoch += 1
+
+    def path(self, inode: Inode) -> str:
+        """Where `inode` lies in the drive, "/" for the root; bytes that are no UTF-8 as surrogates."""
+        epoch = self.epoch
+        cached = inode.path_cache
+        if cached is not None and cached[0] == epoch:
+            return cached[1]
+        if inode.parent is None:
+            path = "/"
+        else:
+            above = self.path(inode.parent)
+            path = f"{above if above != '/' else ''}/{os.fsdecode(inode.name)}"
+        if inode.is_directory:
+            inode.path_cache = (epoch, path)
+        return path
+
+    def child_path(self, directory: Inode, name: bytes) -> str:
+        above = self.path(directory)
+        return f"{above if above != '/' else ''}/{os.fsdecode(name)}"

@@ -1,0 +1,193 @@
+"""Files of the store as the kernel knows them: one `Inode` a backing file, one or two node ids an inode.
+
+A regular file has a plaintext node and a ciphertext node, because the kernel caches pages by node
+(docs/decisions/0003). The node id is `serial << 1 | view`; serials are never used twice while mounted, so
+(nodeid, generation 0) stays unique. Everything that is not a regular file has one node, the one of view 0.
+The root is serial 0, view bit 1, which makes it FUSE_ROOT_ID.
+"""
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fsdriver.errors import NodeVanished
+
+if TYPE_CHECKING:
+    from fsdriver.nodes.openfile import OpenFile
+
+PLAIN, CIPHER = 0, 1
+ROOT_NODEID = 1
+
+
+class Inode:
+    """One backing file. `parent` and `name` say one place where it lies; `links` holds the others that were seen."""
+
+    __slots__ = (
+        "commit_cached",
+        "file_id",
+        "ino",
+        "is_dropin",
+        "is_directory",
+        "is_regular",
+        "kernel",
+        "label_id",
+        "links",
+        "name",
+        "opened",
+        "parent",
+        "path_cache",
+        "serial",
+        "store_ctime",
+    )
+
+    def __init__(self, serial: int, parent: "Inode | None", name: bytes, st: os.stat_result) -> None:
+        self.serial = serial
+        self.parent = parent
+        self.name = name
+        self.links: set[tuple[Inode, bytes]] | None = None
+        self.ino = st.st_ino
+        self.is_regular = stat.S_ISREG(st.st_mode)
+        self.is_directory = stat.S_ISDIR(st.st_mode)
+        self.kernel = [0, 0] if self.is_regular else [0]
+        """nlookup of each node: what the kernel has been told and not yet forgotten."""
+        self.label_id: bytes | None = None
+        """The label in the file's own header, once it was read."""
+        self.file_id: bytes | None = None
+        self.opened: OpenFile | None = None
+        self.commit_cached: tuple[int, bytes] | None = None
+        """(generation, sum) whose pages the kernel may hold for the plaintext node."""
+        self.store_ctime = 0
+        """st_ctime_ns of the store after our own last change: another value means that somebody else wrote."""
+        self.is_dropin = False
+        """The node of one drop-in handle (`filesystem.dropins`), reached by no name."""
+        self.path_cache: tuple[int, str] | None = None
+
+    def nodeid(self, view: int = PLAIN) -> int:
+        return self.serial << 1 | view
+
+    def __repr__(self) -> str:
+        return f"<Inode {self.serial} ino {self.ino} {self.name!r}>"
+
+
+class InodeTable:
+    """All inodes the kernel holds a reference to, or that are open."""
+
+    def __init__(self, root: os.stat_result) -> None:
+        self._lock = threading.Lock()
+        self._next_serial = 1
+        self.device = root.st_dev
+        self.root = Inode(0, None, b"", root)
+        self.root.kernel = [1, 1]
+        self._by_serial: dict[int, Inode] = {0: self.root}
+        self._by_ino: dict[int, Inode] = {root.st_ino: self.root}
+
+    def __len__(self) -> int:
+        return len(self._by_serial)
+
+    def __iter__(self) -> Iterator[Inode]:
+        with self._lock:
+            return iter(list(self._by_serial.values()))
+
+    def get(self, nodeid: int) -> Inode:
+        """Errors: NodeVanished for an id the kernel should have forgotten."""
+        try:
+            return self._by_serial[nodeid >> 1]
+        except KeyError:
+            raise NodeVanished(f"node {nodeid} is not known") from None
+
+    def by_ino(self, ino: int) -> Inode | None:
+        return self._by_ino.get(ino)
+
+    def remember(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
+        """The inode of `st`, found as `name` in `parent`."""
+        with self._lock:
+            inode = self._by_ino.get(st.st_ino)
+            if inode is not None and inode.is_regular != stat.S_ISREG(st.st_mode):
+                inode = None  # the number was given to another file behind our back
+            if inode is None:
+                inode = Inode(self._next_serial, parent, name, st)
+                self._next_serial += 1
+                self._by_serial[inode.serial] = inode
+                self._by_ino[st.st_ino] = inode
+            elif inode.name != name or inode.parent is not parent:
+                self._add_name(inode, parent, name, st)
+            return inode
+
+    def unplaced(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
+        """An inode that no name leads to yet."""
+        with self._lock:
+            inode = Inode(self._next_serial, parent, name, st)
+            self._next_serial += 1
+            self._by_serial[inode.serial] = inode
+            return inode
+
+    def placed(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """An unplaced inode has got its name; whoever had it is another file from now on."""
+        with self._lock:
+            inode.parent, inode.name = parent, name
+            self._by_ino[inode.ino] = inode
+
+    def count_lookup(self, inode: Inode, view: int) -> None:
+        """A reply names the node of `view`: the kernel holds one more reference until it forgets it."""
+        with self._lock:
+            inode.kernel[view if inode.is_regular else 0] += 1
+            # A FORGET may have dropped the inode between `remember` and now.
+            self._by_serial[inode.serial] = inode
+            if not inode.is_dropin:
+                self._by_ino.setdefault(inode.ino, inode)
+
+    def _add_name(self, inode: Inode, parent: Inode, name: bytes, st: os.stat_result) -> None:
+        if st.st_nlink > 1 and inode.is_regular:
+            if inode.links is None:
+                inode.links = set()
+            assert inode.parent is not None
+            inode.links.add((inode.parent, inode.name))
+            inode.links.discard((parent, name))
+        inode.parent, inode.name = parent, name
+        inode.path_cache = None
+
+    def moved(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """`inode` is now called `name` in `parent` (after a rename)."""
+        with self._lock:
+            inode.parent, inode.name = parent, name
+            inode.path_cache = None
+
+    def unlinked(self, inode: Inode, parent: Inode, name: bytes, *, last: bool) -> None:
+        """One name is gone. With `last` the backing number may come back for another file, so it is let go at once."""
+        with self._lock:
+            if inode.links is not None:
+                inode.links.discard((parent, name))
+            if (inode.parent, inode.name) == (parent, name) and inode.links:
+                inode.parent, inode.name = inode.links.pop()
+            if last and self._by_ino.get(inode.ino) is inode:
+                del self._by_ino[inode.ino]
+
+    def disown(self, inode: Inode) -> None:
+        """Another file has this inode number now: the next lookup makes a new inode."""
+        with self._lock:
+            if self._by_ino.get(inode.ino) is inode:
+                del self._by_ino[inode.ino]
+
+    def forget(self, nodeid: int, nlookup: int) -> None:
+        """FORGET: the kernel drops `nlookup` references."""
+        with self._lock:
+            inode = self._by_serial.get(nodeid >> 1)
+            if inode is None or inode is self.root:
+                return
+            view = nodeid & 1 if inode.is_regular else PLAIN
+            inode.kernel[view] = max(0, inode.kernel[view] - nlookup)
+            self._drop_if_unused(inode)
+
+    def closed(self, inode: Inode) -> None:
+        """The last handle of `inode` went; forget it if the kernel has, too."""
+        with self._lock:
+            self._drop_if_unused(inode)
+
+    def _drop_if_unused(self, inode: Inode) -> None:
+        if any(inode.kernel) or inode.opened is not None:
+            return
+        self._by_serial.pop(inode.serial, None)
+        if self._by_ino.get(inode.ino) is inode:
+            del self._by_ino[inode.ino]

@@ -1,0 +1,63 @@
+"""POSIX and flock locks of one file, shared by both views. Pure: waiting is the caller's.
+
+An owner is an opaque number (the kernel's `lock_owner`); POSIX locks of one owner merge and split by range, a flock
+lock covers the file and belongs to an open file description. Semantics follow fcntl(2) and flock(2).
+"""
+
+from dataclasses import dataclass, replace
+
+F_RDLCK, F_WRLCK, F_UNLCK = 0, 1, 2
+END_OF_FILE = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """`start` to `end` inclusive, as in the kernel's struct fuse_file_lock."""
+
+    start: int
+    end: int
+    kind: int
+    owner: int
+    pid: int
+
+    def overlaps(self, other: "Lock") -> bool:
+        return self.start <= other.end and other.start <= self.end
+
+
+class LockTable:
+    """The locks of one file and of one sort (POSIX or flock)."""
+
+    def __init__(self) -> None:
+        self._held: list[Lock] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def conflict(self, wanted: Lock) -> Lock | None:
+        """The first lock of another owner that stands in the way."""
+        for held in self._held:
+            if held.owner != wanted.owner and held.overlaps(wanted) and F_WRLCK in (held.kind, wanted.kind):
+                return held
+        return None
+
+    def apply(self, wanted: Lock) -> None:
+        """Take, change or release (`F_UNLCK`) a range; the caller has seen that nothing conflicts."""
+        kept: list[Lock] = []
+        for held in self._held:
+            if held.owner != wanted.owner or not held.overlaps(wanted):
+                kept.append(held)
+                continue
+            if held.start < wanted.start:
+                kept.append(replace(held, end=wanted.start - 1))
+            if held.end > wanted.end:
+                kept.append(replace(held, start=wanted.end + 1))
+        if wanted.kind != F_UNLCK:
+            kept.append(wanted)
+        self._held = kept
+
+    def release_owner(self, owner: int) -> bool:
+        """All locks of `owner` go, as close(2) demands. True if there were any."""
+        kept = [held for held in self._held if held.owner != owner]
+        changed = len(kept) != len(self._held)
+        self._held = kept
+        return changed

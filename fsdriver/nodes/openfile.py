@@ -1,0 +1,106 @@
+"""One open backing file, shared by all its handles of both views, and the handles themselves."""
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fsdriver.identity import Caller
+from fsdriver.nodes.inode import Inode
+from fsdriver.nodes.locks import LockTable
+from policy import Label, Standing
+
+if TYPE_CHECKING:
+    from fsdriver.content import SealedFile
+
+
+class OpenFile:
+    """A backing descriptor, the sealed file read through it once a key was given, and the file's locks."""
+
+    __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "sealed", "writable")
+
+    def __init__(self, inode: Inode, fd: int, *, writable: bool) -> None:
+        self.inode = inode
+        self.fd = fd
+        self.writable = writable
+        self.lock = threading.RLock()
+        """Held while the file is unlocked, committed or replaced; never while a key is asked for."""
+        self.references = 0
+        self.sealed: SealedFile | None = None
+        self.handles: set[Handle] = set()
+        self.modified_ns: int | None = None
+        """When a program last wrote, if the store's own time stamp does not say so yet."""
+        self.posix = LockTable()
+        self.flock = LockTable()
+
+    def commit(self, *, durable: bool = False) -> None:
+        """Everything written is in the store, under a commit; `durable`: on the disk. The time of the last write stays.
+
+        Errors: OSError; what was not written stays dirty and is tried again.
+        """
+        with self.lock:
+            if self.sealed is None:
+                if durable:
+                    os.fdatasync(self.fd)
+                return
+            if durable:
+                self.sealed.sync()
+            elif self.sealed.dirty:
+                self.sealed.flush()
+            elif self.modified_ns is None:
+                return
+            if self.modified_ns is not None:
+                before = os.fstat(self.fd)
+                os.utime(self.fd, ns=(before.st_atime_ns, self.modified_ns))
+                self.modified_ns = None
+            self.inode.commit_cached = (self.sealed.generation, self.sealed.sum)
+            self.inode.store_ctime = os.fstat(self.fd).st_ctime_ns
+
+
+@dataclass(slots=True, eq=False)
+class Handle:
+    """One answered OPEN or CREATE: who asked, what was decided, what has gone through it."""
+
+    fh: int
+    file: OpenFile
+    view: int
+    caller: Caller
+    label: Label | None
+    standing: Standing
+    readable: bool
+    writable: bool
+    path: str
+    bytes_read: int = 0
+    bytes_written: int = 0
+    revoked: bool = False
+    checked: Caller | None = None
+    """The last other caller that was found entitled to use this handle."""
+    outside: set[str] = field(default_factory=set)
+    """Files outside the drive that the reader had open for writing."""
+
+
+@dataclass(slots=True)
+class DirectoryHandle:
+    directory: Inode
+    names: list[tuple[bytes, int, int]] | None = None
+    """(name, inode number, st_mode's type bits)."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True, eq=False)
+class DropIn:
+    """One drop-in handle. `place` is where its sealed file lies now: in its folder, or in the corner while replacing."""
+
+    fh: int
+    file: OpenFile
+    node: Inode
+    label: Label
+    parent: Inode
+    name: bytes
+    temporary: bytes | None
+    caller: Caller
+    path: str
+    rule: str
+    bytes_written: int = 0
+    settled: bool = False
+    """Its content was found to be a sealed file and took the name: nothing more can be written."""

@@ -1,0 +1,157 @@
+"""A mounted drive as a process: everything put together, served until somebody ends it.
+
+The only code that knows the order: spool first, so that nothing happens without a record; then the key server, so that
+there is a policy to decide with; then the mount; at the end the other way round.
+"""
+
+import gc
+import logging
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from fsdriver.audit_spool import AuditSpool
+from fsdriver.control import ControlServer
+from fsdriver.device import Session, Unmounted
+from fsdriver.filesystem import Built, Store, build
+from fsdriver.keyclient import KeyClient, starting_clock
+from fsdriver.machine import MachineConfig, MachineHome
+from fsdriver.requests import Requests
+from policy import Bundle
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.5
+"""Seconds between looks at the hours that rules name."""
+
+
+class NoPolicy(Exception):
+    """Nothing can be decided: the key server was never reached and no bundle is kept here."""
+
+
+class Drive:
+    """One home's drive, from mount to unmount."""
+
+    def __init__(self, home: MachineHome, *, io_uring: bool = True) -> None:
+        self._home = home
+        self._config: MachineConfig = home.config()
+        self._io_uring = io_uring
+        self._resources = ExitStack()
+        self._stopping = threading.Event()
+        self.session: Session
+
+    def start(self) -> None:
+        """Mount. Errors: MachineError, StoreRefused, SpoolFailed, NoPolicy, MountRefused; nothing is left behind then.
+
+        Everything the process makes is for its owner only, but for what programs create, whose modes the kernel gives.
+        """
+        os.umask(0)
+        with ExitStack() as undo:
+            self._start(undo)
+            self._resources = undo.pop_all()
+
+    def _start(self, undo: ExitStack) -> None:
+        config = self._config
+        identity = self._home.identity()
+        store = Store.open(config.store, bytes.fromhex(config.company), config.machine)
+        undo.callback(store.close)
+        clock = starting_clock(self._home)
+        spool = AuditSpool(self._home.spool, config.machine, clock.now)
+        undo.callback(spool.close)
+        keys = KeyClient(self._home, identity, spool, clock)
+        built = build(
+            store,
+            Path(config.drive),
+            company=bytes.fromhex(config.company),
+            mode=config.mode,
+            leases=keys.leases,
+            grants=keys,
+            spool=spool,
+            now=clock.now,
+        )
+        undo.callback(built.close)
+        for replayed in store.replayed:
+            if replayed.problem:
+                built.drive.recorder.note(
+                    "damaged",
+                    f"a change that a crash interrupted was dropped: {replayed.problem}",
+                    path="/" + os.fsdecode(replayed.path),
+                )
+        undo.callback(keys.stop)
+        keys.start(Changes(built, keys))
+        if keys.bundle is None:
+            raise NoPolicy(
+                f"no policy is here yet and the key server {config.agent_url} could not be asked: {keys.status().problem}"
+            )
+        built.revocation.decide_anew(keys.bundle, keys.logins)
+        self.session = Session(
+            built.operations, Path(config.drive), source=config.store, io_uring=self._io_uring, exec_allowed=config.exec
+        )
+        self.session.start()
+        undo.callback(self._unmount, built)
+        built.drive.kernel.attach(self.session.notifier)
+        built.drive.recorder.note("mount", f"{config.drive} over {config.store}, {self.session.transport}")
+        ticker = threading.Thread(target=self._watch_hours, args=(built,), name="hours", daemon=True)
+        ticker.start()
+        undo.callback(ticker.join)
+        undo.callback(self._stopping.set)
+        control = ControlServer(self._home.path, Requests(self._config, built, keys, self.session, self.stop).methods())
+        control.start()
+        undo.callback(control.stop)
+        _calm_collector()
+
+    def wait(self) -> None:
+        """Until `stop`, SIGTERM or SIGINT, or until somebody unmounts or aborts the drive; then end everything.
+
+        To be called in the main thread.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        while not self._stopping.wait(_TICK):
+            if self.session.wait(0):
+                log.warning("the drive was unmounted: %s", self.session.aborted or "by umount")
+                break
+        self._resources.close()
+
+    def stop(self) -> None:
+        """Ask for the end, from any thread."""
+        self._stopping.set()
+
+    def _unmount(self, built: Built) -> None:
+        result = self.session.stop(release=True)
+        built.drive.recorder.note("unmount", "lazily: files were open" if result is Unmounted.LAZY else "")
+
+    def _watch_hours(self, built: Built) -> None:
+        while not self._stopping.wait(_TICK):
+            try:
+                built.revocation.hours_passed()
+            except Exception:
+                log.exception("bug while hours were looked at")
+
+
+def _calm_collector() -> None:
+    """Nodes and handles are let go by count; a collection that walks a hundred thousand of them finds nothing and stops
+    every request while it looks."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+class Changes:
+    """What the key client tells, carried to the filesystem."""
+
+    def __init__(self, built: Built, keys: KeyClient) -> None:
+        self._built = built
+        self._keys = keys
+
+    def on_bundle(self, bundle: Bundle) -> None:
+        self._built.revocation.decide_anew(bundle, self._keys.logins)
+
+    def on_logins(self, logins: Mapping[int, str]) -> None:
+        self._built.revocation.decide_anew(self._keys.bundle, logins)
+
+    def on_revoked(self, labels: frozenset[bytes]) -> None:
+        self._keys.dropped(labels, self._built.revocation.labels_ended(labels))

@@ -1,0 +1,1 @@
+"""The log nobody can quietly change: records, chains, the Merkle tree, checkpoints (docs/audit-log.md)."""

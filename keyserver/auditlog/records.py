@@ -1,0 +1,51 @@
+"""A record's canonical bytes, and the chain each machine's records form (docs/audit-log.md).
+
+Bytes are what counts: what was spooled is chained, hashed into the tree, stored and printed unchanged. `parse` accepts
+a text only if encoding what it says gives the same bytes again, so one record has one encoding.
+"""
+
+import re
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import msgspec
+
+from keyserver.errors import Malformed
+from keyserver.messages import Record
+
+CHAIN_START = bytes(32)
+MAX_RECORD_BYTES = 64 * 1024
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def encode(record: Record) -> bytes:
+    return _encode(record)
+
+
+def parse(text: str) -> tuple[Record, bytes]:
+    """The record and its canonical bytes. Raises `Malformed`."""
+    body = text.encode()
+    if len(body) > MAX_RECORD_BYTES:
+        raise Malformed(f"a record of {len(body)} bytes: the limit is {MAX_RECORD_BYTES}")
+    try:
+        record = _decode(body)
+    except msgspec.MsgspecError as exc:
+        raise Malformed(f"not a record: {exc}") from None
+    if _encode(record) != body:
+        raise Malformed(f"record {record.seq} is not in canonical form")
+    if not _TIME.fullmatch(record.time):
+        raise Malformed(f"record {record.seq} has no RFC 3339 time in UTC with microseconds")
+    return record, body
+
+
+def link(chain: bytes, body: bytes) -> bytes:
+    """The chain's next value."""
+    return sha256(chain + body).digest()
+
+
+def rfc3339(seconds: float) -> str:
+    """As records say it: UTC, microseconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,179 @@
+"""Commands that ask the running server: token, machine, user, lease, label, key."""
+
+from urllib.parse import quote
+
+import click
+
+from keyserver.admin_client import AdminClient
+from keyserver.commands.output import output_option, show, show_one
+from keyserver.errors import NotFound
+from keyserver.home import Home
+
+
+@click.group()
+def token() -> None:
+    """Join tokens."""
+
+
+@token.command("create")
+@click.option("--person", "persons", multiple=True, metavar="UID=NAME", help="Who a uid of the machine is; repeatable.")
+@click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(0, 1440, min_open=True))
+@output_option
+@click.pass_obj
+def token_create(home: Home, persons: tuple[str, ...], minutes: float, output: str) -> None:
+    """Make a token with which one machine can join, once."""
+    client = AdminClient(home)
+    logins = dict(_login(text) for text in persons)
+    made = client.post("/tokens", {"logins": logins, "seconds": minutes * 60})
+    if output == "table":
+        click.echo(made["token"])
+        click.echo(f"The machine joins at {client.url} within {minutes:g} minutes.", err=True)
+    else:
+        show_one(made | {"server": client.url}, output)
+
+
+@click.group()
+def machine() -> None:
+    """Machines that have joined."""
+
+
+@machine.command("list")
+@output_option
+@click.pass_obj
+def machine_list(home: Home, output: str) -> None:
+    """All machines."""
+    show(AdminClient(home).get("/machines"), output)
+
+
+@machine.command("ban")
+@click.argument("machine_id", metavar="ID")
+@output_option
+@click.pass_obj
+def machine_ban(home: Home, machine_id: str, output: str) -> None:
+    """Take a machine's keys away, at once and for good."""
+    show_one(AdminClient(home).post(f"/machines/{quote(machine_id, safe='')}/ban"), output)
+
+
+@machine.command("map")
+@click.argument("machine_id", metavar="ID")
+@click.argument("login", metavar="UID=NAME")
+@output_option
+@click.pass_obj
+def machine_map(home: Home, machine_id: str, login: str, output: str) -> None:
+    """Say which person a uid of a machine is, from now on."""
+    uid, person = _login(login)
+    answer = AdminClient(home).post(f"/machines/{quote(machine_id, safe='')}/logins", {"uid": uid, "person": person})
+    show_one(answer, output)
+
+
+@click.group()
+def user() -> None:
+    """Persons that policy speaks of."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--department", "departments", multiple=True)
+@click.option("--group", "groups", multiple=True)
+@output_option
+@click.pass_obj
+def user_add(home: Home, name: str, departments: tuple[str, ...], groups: tuple[str, ...], output: str) -> None:
+    """Add a person, or a service (service:NAME)."""
+    wish = {"name": name, "departments": departments, "groups": groups}
+    show_one(AdminClient(home).post("/users", wish), output)
+
+
+@user.command("list")
+@output_option
+@click.pass_obj
+def user_list(home: Home, output: str) -> None:
+    """All persons."""
+    show(AdminClient(home).get("/users"), output)
+
+
+@user.command("disable")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def user_disable(home: Home, name: str, output: str) -> None:
+    """Take all rights of a person away, at once."""
+    show_one(AdminClient(home).post(f"/users/{quote(name, safe='')}/disable"), output)
+
+
+@user.command("enable")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def user_enable(home: Home, name: str, output: str) -> None:
+    """Give a disabled person their rights back."""
+    show_one(AdminClient(home).post(f"/users/{quote(name, safe='')}/enable"), output)
+
+
+@click.group()
+def lease() -> None:
+    """Keys on loan to machines."""
+
+
+@lease.command("list")
+@output_option
+@click.pass_obj
+def lease_list(home: Home, output: str) -> None:
+    """All leases."""
+    show(AdminClient(home).get("/leases"), output)
+
+
+@lease.command("revoke")
+@click.argument("lease_id", metavar="ID")
+@output_option
+@click.pass_obj
+def lease_revoke(home: Home, lease_id: str, output: str) -> None:
+    """Take a lease back, at once and until it is restored."""
+    show_one(AdminClient(home).post(f"/leases/{quote(lease_id, safe='')}/revoke"), output)
+
+
+@lease.command("restore")
+@click.argument("lease_id", metavar="ID")
+@output_option
+@click.pass_obj
+def lease_restore(home: Home, lease_id: str, output: str) -> None:
+    """Allow a revoked lease again, as far as policy does."""
+    show_one(AdminClient(home).post(f"/leases/{quote(lease_id, safe='')}/restore"), output)
+
+
+@click.group()
+def label() -> None:
+    """Labels and their ids."""
+
+
+@label.command("list")
+@output_option
+@click.pass_obj
+def label_list(home: Home, output: str) -> None:
+    """All labels that ever had a key."""
+    show(AdminClient(home).get("/labels"), output)
+
+
+@click.group()
+def key() -> None:
+    """The labels' keys."""
+
+
+@key.command("rotate")
+@click.argument("label", metavar="LABEL")
+@output_option
+@click.pass_obj
+def key_rotate(home: Home, label: str, output: str) -> None:
+    """Give LABEL (its name or id) a new key version, which new files take."""
+    client = AdminClient(home)
+    for each in client.get("/labels"):
+        if label in (each["id"], each["name"]):
+            show_one(client.post(f"/labels/{each['id']}/rotate"), output)
+            return
+    raise NotFound(f"there is no label {label}")
+
+
+def _login(text: str) -> tuple[int, str]:
+    uid, equals, name = text.partition("=")
+    if not (equals and name and uid.isascii() and uid.isdigit()):
+        raise click.BadParameter(f"{text!r} is not UID=NAME, such as 1000=li")
+    return int(uid), name

@@ -1,0 +1,1 @@
+"""The root key, and the labels' and files' keys below it."""

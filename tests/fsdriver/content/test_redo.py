@@ -1,0 +1,130 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from fsdriver.content import Group, RedoLog
+from tests.fsdriver.content.samples import FILE_ID, new_file
+
+
+@pytest.fixture
+def store(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def sealed(path: Path) -> int:
+    path.parent.mkdir(exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    new_file(fd)
+    return fd
+
+
+def group(path: bytes = b"folder/file", data: bytes = b"new image") -> Group:
+    return Group(FILE_ID, path, [(4096, data), (6000, b"second")], [(5000, 10)], extend_to=7000, cut_to=-1)
+
+
+def left_by_a_crash(store: int, *groups: Group) -> RedoLog:
+    log = RedoLog(store, b"log")
+    for each in groups:
+        log.begin(each)
+    log.close()
+    return RedoLog(store, b"log")
+
+
+def test_a_group_comes_back_from_its_record():
+    before = group()
+    record = before.encode(7)
+    after = Group.decode(memoryview(record))
+    assert after == before
+
+
+def test_what_a_crash_left_is_placed_once(store, tmp_path):
+    fd = sealed(tmp_path / "folder/file")
+    log = left_by_a_crash(store, group(data=b"first"), group(data=b"later"))
+    assert [outcome.problem for outcome in log.replay()] == ["", ""]
+    assert os.pread(fd, 5, 4096) == b"later"
+    assert os.pread(fd, 6, 6000) == b"second"
+    assert os.fstat(fd).st_size == 7000
+    assert log.replay() == []
+
+
+def test_a_placed_group_is_not_placed_again(store, tmp_path):
+    fd = sealed(tmp_path / "folder/file")
+    log = RedoLog(store, b"log")
+    first = log.begin(group(data=b"old"))
+    log.begin(group(b"other", b"x"))
+    log.end(first)
+    log.close()
+    os.pwrite(fd, b"newest", 4096)
+    log = RedoLog(store, b"log")
+    assert [outcome.path for outcome in log.replay()] == [b"other"]
+    assert os.pread(fd, 6, 4096) == b"newest"
+
+
+@pytest.mark.parametrize("lost", [1, 20, 60])
+def test_a_torn_group_is_dropped_and_those_before_it_count(store, tmp_path, lost):
+    fd = sealed(tmp_path / "folder/file")
+    left_by_a_crash(store, group(data=b"whole"), group(data=b"torn!")).close()
+    path = tmp_path / "log"
+    end = 2 * len(group(data=b"whole").encode(1))
+    data = bytearray(path.read_bytes())
+    data[end - lost : end] = bytes(lost)
+    path.write_bytes(data)
+    assert len(RedoLog(store, b"log").replay()) == 1
+    assert os.pread(fd, 5, 4096) == b"whole"
+
+
+def test_groups_of_an_earlier_round_do_not_come_back(store, tmp_path):
+    sealed(tmp_path / "folder/file")
+    log = RedoLog(store, b"log")
+    tickets = [log.begin(group(data=b"round 1")) for _ in range(3)]
+    for ticket in tickets:
+        log.end(ticket)
+    assert log.begin(group(data=b"round 2")) == 0
+    log.close()
+    assert len(RedoLog(store, b"log").replay()) == 1
+
+
+def test_another_file_at_the_path_is_left_alone(store, tmp_path):
+    path = tmp_path / "folder/file"
+    path.parent.mkdir()
+    path.write_bytes(b"plain" * 2000)
+    log = left_by_a_crash(store, group(), group(b"gone"))
+    assert [bool(outcome.problem) for outcome in log.replay()] == [True, True]
+    assert path.read_bytes() == b"plain" * 2000
+
+
+@pytest.mark.parametrize(
+    "path", [b"../outside", b"/etc/hosts", b"folder/../../outside", b"", b"link/outside", b"alias"]
+)
+def test_a_forged_path_reaches_nothing_outside_the_store(tmp_path, path):
+    inside = tmp_path / "store"
+    inside.mkdir()
+    outside = sealed(tmp_path / "outside")
+    (inside / "link").symlink_to(tmp_path)
+    (inside / "alias").symlink_to(tmp_path / "outside")
+    before = os.pread(outside, 10_000, 0)
+    store = os.open(inside, os.O_RDONLY | os.O_DIRECTORY)
+    log = left_by_a_crash(store, group(path))
+    try:
+        outcomes = log.replay()
+        assert outcomes[0].problem
+    except OSError:
+        pass
+    assert os.pread(outside, 10_000, 0) == before
+    os.close(store)
+
+
+def test_one_daemon_holds_the_log(store):
+    log = RedoLog(store, b"log")
+    with pytest.raises(BlockingIOError):
+        RedoLog(store, b"log")
+    log.close()
+    RedoLog(store, b"log").close()
+
+
+def test_random_bytes_are_an_empty_log(store, tmp_path):
+    (tmp_path / "log").write_bytes(os.urandom(5000))
+    assert RedoLog(store, b"log").replay() == []

@@ -1,0 +1,121 @@
+"""A drive without a key server: real mount, real store, real policy, label keys made up here.
+
+    python -m tests.mounted.harness DIR [--policy FOLDER] [--transport io_uring|dev] [--person UID=NAME ...]
+
+uses DIR/store, DIR/drive and DIR/spool, prints one JSON line when the drive answers, ends at SIGTERM.
+"""
+
+import argparse
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from fsdriver.audit_spool import AuditSpool
+from fsdriver.device import Answer, Handler, Session
+from fsdriver.errors import LeaseMissing, ServerUnreachable
+from fsdriver.filesystem import Store, build
+from fsdriver.leases import LabelKey
+from fsdriver.protocol import Event
+from keyserver.sealing import SecretKey
+from policy import Bundle, Person, load, read_files
+
+COMPANY = bytes(range(16))
+
+
+class FixedLeases:
+    """One key a label, for ever: derived from the label's id, so that a second mount opens what the first wrote."""
+
+    def __init__(self) -> None:
+        self.revoked: set[bytes] = set()
+
+    def key_for(self, label: bytes, version: int | None, now: float) -> LabelKey:
+        if label in self.revoked or version not in (None, 1):
+            raise LeaseMissing("revoked")
+        return LabelKey(bytes(16), 1, SecretKey(label + label))
+
+
+class NoGrants:
+    def grant(self, request: object) -> object:
+        raise ServerUnreachable("there is no key server in this test")
+
+
+class Timed:
+    """Counts requests, and the processor and wall time their handlers take."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._spent: dict[str, list[int]] = {}
+
+    def __call__(self, event: Event, out: memoryview) -> Answer:
+        wall, processor = time.perf_counter_ns(), time.thread_time_ns()
+        try:
+            return self._handler(event, out)
+        finally:
+            spent = self._spent.setdefault(type(event).__name__, [0, 0, 0])
+            spent[0] += 1
+            spent[1] += time.thread_time_ns() - processor
+            spent[2] += time.perf_counter_ns() - wall
+
+    def report(self) -> str:
+        rows = sorted(self._spent.items(), key=lambda row: -row[1][2])
+        lines = [
+            f"{name:16} {count:8} {cpu / count / 1000:8.1f} us cpu {wall / count / 1000:8.1f} us wall"
+            for name, (count, cpu, wall) in rows
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--policy", type=Path, required=True)
+    parser.add_argument("--transport", choices=["io_uring", "dev"], default="io_uring")
+    parser.add_argument("--person", action="append", default=[])
+    parser.add_argument("--profile", type=Path)
+    arguments = parser.parse_args()
+    os.umask(0)
+    here = arguments.directory
+    for name in ("store", "drive"):
+        (here / name).mkdir(exist_ok=True)
+    policy = load(read_files([arguments.policy]))
+    logins = {int(uid): name for uid, _, name in (pair.partition("=") for pair in arguments.person)} or {0: "li"}
+    departments = frozenset(policy.departments)
+    bundle = Bundle.build(
+        policy,
+        number=1,
+        company=COMPANY.hex(),
+        label_ids={label.qualified: label.qualified.encode().ljust(16, b"\0")[:16] for label in policy.labels},
+        people=[Person(name=name, departments=departments) for name in logins.values()],
+    )
+    store = Store.open(str(here / "store"), COMPANY, "test")
+    spool = AuditSpool(here / "spool", "test", time.time)
+    built = build(
+        store,
+        here / "drive",
+        company=COMPANY,
+        mode="root",
+        leases=FixedLeases(),  # type: ignore[arg-type]
+        grants=NoGrants(),  # type: ignore[arg-type]
+        spool=spool,
+        now=time.time,
+    )
+    built.revocation.decide_anew(bundle, logins)
+    handler = Timed(built.operations) if arguments.profile else built.operations
+    session = Session(handler, here / "drive", io_uring=arguments.transport == "io_uring", hang_limit=None)
+    session.start()
+    built.drive.kernel.attach(session.notifier)
+    print(json.dumps({"pid": os.getpid(), "drive": str(here / "drive"), "transport": session.transport}), flush=True)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    session.stop(release=True)
+    if isinstance(handler, Timed):
+        arguments.profile.write_text(handler.report())
+    built.close()
+    spool.close()
+    store.close()
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    main()
