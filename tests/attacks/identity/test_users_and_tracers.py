@@ -5,7 +5,9 @@ import os
 import subprocess
 import threading
 import time
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -79,7 +81,9 @@ def traced(pid: int, question: Callable[[], None]) -> None:
         question()
     finally:
         done.set()
-        tracer.join()  # the end of a tracer detaches it
+        tracer.join()
+        while "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text():
+            time.sleep(0.01)  # the kernel detaches it when the thread has ended, a moment after join()
 
 
 def test_a_tracer_attached_before_the_process_is_identified(callers: Callers):
