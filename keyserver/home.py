@@ -94,16 +94,6 @@ class Home:
         except (FileNotFoundError, msgspec.MsgspecError):
             raise NotReady(f"no server runs in {self.path}: start `keyserver --home {self.path} serve`") from None
 
-    def write_private(self, path: Path, content: bytes) -> None:
-        """Replaces `path` in one step, durably, mode 0600."""
-        partial = path.with_name(path.name + ".new")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Only one process serves a home. Raises `Conflict` when another one does, `NotReady` where there is none."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from keyserver.messages import PushEvent
 
+STREAMS = 4
 BACKLOG = 16
 """Events kept for a stream that reads slowly; as any event means "sync now", older ones may go."""
 
@@ -53,7 +54,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._newest: dict[str, PushEvent] = {}
-        self._streams: dict[str, set[Stream]] = {}
+        self._streams: dict[str, list[Stream]] = {}
 
     def resume(self, pushes: Iterable[tuple[str, int, str]]) -> None:
         """Takes up the numbers the database has: (machine, number, kind)."""
@@ -67,15 +68,18 @@ class Hub:
         return max(own, everyone, key=lambda event: event.number)
 
     def open(self, machine: str) -> Stream:
-        stream = Stream(machine)
-        self._streams.setdefault(machine, set()).add(stream)
+        """A machine needs one; where it opens more than `STREAMS`, its oldest ends."""
+        stream, streams = Stream(machine), self._streams.setdefault(machine, [])
+        streams.append(stream)
+        for old in streams[:-STREAMS]:
+            old.close()
         return stream
 
     def leave(self, stream: Stream) -> None:
-        streams = self._streams.get(stream.machine, set())
-        streams.discard(stream)
+        streams = self._streams[stream.machine]
+        streams.remove(stream)
         if not streams:
-            self._streams.pop(stream.machine, None)
+            del self._streams[stream.machine]
 
     def deliver(self, event: PushEvent, machine: str) -> None:
         """To one machine, or with "" to all."""

@@ -39,5 +39,5 @@ def check(receipt: Receipt, public_key: bytes) -> None:
 def keep(change: Change, machine: str, receipt: Receipt) -> None:
     """Into the log: which leases' keys are gone, and when the machine says it forgot them."""
     leases = ",".join(receipt.leases)
-    detail = f"machine={machine} leases={leases} at={receipt.at!r} handles_refused={receipt.handles_refused}"
+    detail = f"machine={machine} lease={leases} at={receipt.at!r} handles_refused={receipt.handles_refused}"
     change.record("forgotten", detail=detail)

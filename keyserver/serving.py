@@ -14,6 +14,7 @@ import msgspec
 import uvicorn
 import uvloop
 
+from keyserver.atomic_file import replace_file
 from keyserver.changes import Announce, Change
 from keyserver.errors import Malformed, NotReady
 from keyserver.home import Addresses, Home
@@ -100,7 +101,7 @@ def serve(
                 )
 
                 def started() -> None:
-                    home.write_private(home.addresses_file, msgspec.json.encode(addresses))
+                    replace_file(home.addresses_file, msgspec.json.encode(addresses))
                     ready(addresses)
 
                 async def until_told() -> None:

@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
 
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE = 0x02
@@ -28,27 +27,15 @@ def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> Non
         rest = rest[done:]
 
 
-def read_up_to(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-    """Fills one or more buffers from `offset`; the number of bytes read is short at the end of the file only."""
-    wanted = sum(map(len, buffers))
-    done = os.preadv(fd, buffers, offset)
-    while 0 < done < wanted:
-        rest = memoryview(bytearray(wanted - done))
-        more = os.preadv(fd, [rest], offset + done)
+def read_up_to(fd: int, buffer: memoryview, offset: int) -> int:
+    """Fills `buffer` from `offset`; the number of bytes read is short at the end of the file only."""
+    done = os.preadv(fd, [buffer], offset)
+    while 0 < done < len(buffer):
+        more = os.preadv(fd, [buffer[done:]], offset + done)
         if more == 0:
             break
-        _scatter(buffers, done, rest[:more])
         done += more
     return done
-
-
-def _scatter(buffers: Sequence[memoryview], skip: int, data: memoryview) -> None:
-    for buffer in buffers:
-        if skip < len(buffer):
-            part = data[: len(buffer) - skip]
-            buffer[skip : skip + len(part)] = part
-            data = data[len(part) :]
-        skip = max(0, skip - len(buffer))
 
 
 def reserve(fd: int, offset: int, length: int) -> None:

@@ -7,6 +7,7 @@ does both.
 """
 
 import os
+from contextlib import suppress
 
 from fsdriver.content import scratch
 from fsdriver.content.backing import reserve, write_all
@@ -175,6 +176,10 @@ class Draft:
                 part = pieces[first : first + per_write]
                 total += slots.sealer.seal_into(buffer, 0, index + first, self.commit.generation + 1, part)
                 write_all(self._fd, buffer[: len(part) * stride], slots.offset(index + first))
+        except OSError:
+            with suppress(OSError):
+                self.cut_garbage()
+            raise
         finally:
             scratch.give(buffer)
         self.garbage = False
@@ -238,14 +243,14 @@ class Draft:
         chunk = self._chunk
         index, have = divmod(self.size, chunk)
         last, rest = divmod(size, chunk)
+        if rest:
+            self._need_space(last, rest)
+        tail = self._own(index) if have else bytearray()
         if last > index:
             # The backing says now what it cannot hold (EFBIG).
             os.ftruncate(self._fd, sealed_size(size, chunk))
-        if rest:
-            self._need_space(last, rest)
         if have:
-            plain = self._own(index)
-            plain += ZEROS[: min(chunk, size - index * chunk) - have]
+            tail += ZEROS[: min(chunk, size - index * chunk) - have]
             index += 1
         if index < last:
             self.slots.holes.add(index, last)

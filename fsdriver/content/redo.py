@@ -138,6 +138,7 @@ class RedoLog:
         self._open: set[int] = set()
         self._unmarked: set[int] = set()
         """Tickets that ended and could not be marked in the log yet."""
+        self._unsynced = False
         self._end = 0
         self._epoch = int.from_bytes(os.urandom(4), "big")
 
@@ -157,10 +158,18 @@ class RedoLog:
             write_all(self._fd, record, ticket)
             self._end += len(record)
             self._open.add(ticket)
+            self._unsynced = True
             return ticket
 
     def sync(self) -> None:
-        os.fdatasync(self._fd)
+        with self._lock:
+            changed, self._unsynced = self._unsynced, False
+        if changed:
+            try:
+                os.fdatasync(self._fd)
+            except OSError:
+                self._unsynced = True
+                raise
 
     def end(self, ticket: int) -> None:
         with self._lock:
@@ -171,6 +180,7 @@ class RedoLog:
     def _mark_ended(self) -> None:
         for ticket in list(self._unmarked):
             write_all(self._fd, bytes((_PLACED,)), ticket + _STATE_AT)
+            self._unsynced = True
             self._unmarked.discard(ticket)
             self._open.discard(ticket)
 

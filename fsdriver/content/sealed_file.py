@@ -389,35 +389,41 @@ class SealedFile:
         """Seals, places and commits what changed. On failure everything is kept, and the next call carries on."""
         if self._pending is None and self._draft.changed:
             self._pending = self._draft.plan(self.path)
+        logged = False
         if self._pending is not None:
-            self._place(self._pending, durable)
+            logged = self._place(self._pending, durable)
         elif durable:
-            os.fdatasync(self._fd)
-            self._draft.unsynced = False
+            self._sync_file()
+        if durable and self._redo is not None and not logged:
+            # An earlier group, replayed after a power cut, would take this state back: its mark has to last too.
+            self._redo.sync()
 
-    def _place(self, plan: Plan, durable: bool) -> None:
+    def _place(self, plan: Plan, durable: bool) -> bool:
+        """Places and adopts a commit; whether that went through the redo log."""
         draft = self._draft
         for offset, image in plan.fresh:
             draft.unsynced = True
             write_all(self._fd, image, offset)
         if durable and draft.unsynced and draft.commit.generation:
             # INVARIANT: what a commit newly counts is on the disk before a commit that replaces a durable one.
-            os.fdatasync(self._fd)
-        if self._redo is None or not (plan.logged or self._ticket is not None):
-            plan.group.place(self._fd)
-        else:
-            # A group that an earlier try left is placed again by this one, which comes after it in the log.
-            earlier, self._ticket = self._ticket, self._redo.begin(plan.group)
-            if earlier is not None:
-                self._redo.end(earlier)
+            self._sync_file()
+        ticket = self._ticket
+        if self._redo is not None and (plan.logged or ticket is not None):
+            self._ticket = self._redo.begin(plan.group)
+            if ticket is not None:
+                self._redo.end(ticket)  # left by an earlier try; this group comes after it and has all of it
             if durable:
                 self._redo.sync()
-            plan.group.place(self._fd)
+        plan.group.place(self._fd)
         if durable:
-            os.fdatasync(self._fd)
-            draft.unsynced = False
+            self._sync_file()
         self._pending = None
         draft.adopt(plan.commit)
-        if self._redo is not None and self._ticket is not None:
-            ticket, self._ticket = self._ticket, None
+        ticket, self._ticket = self._ticket, None
+        if self._redo is not None and ticket is not None:
             self._redo.end(ticket)
+        return ticket is not None
+
+    def _sync_file(self) -> None:
+        os.fdatasync(self._fd)
+        self._draft.unsynced = False

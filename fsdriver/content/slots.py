@@ -81,7 +81,7 @@ class Slots:
             buffer = scratch.take()
             slots = buffer[:size]
         try:
-            if buffer is not None and read_up_to(self._fd, [slots], self.offset(first)) < size:
+            if buffer is not None and read_up_to(self._fd, slots, self.offset(first)) < size:
                 raise FileDamaged("the file is shorter than its commit says")
             at = done = 0
             for index in range(first, last + 1):

@@ -30,9 +30,6 @@ RECENT = 0.001
 """Seconds for which a caller is taken to be the program it was, where only names and attributes are at stake: an exec
 takes a good part of that, and whatever gives or takes content looks anew."""
 
-_NO_SUCH_SPACE = NotSupported("only user attributes are kept")
-
-
 class Operations:
     """Call it with an event and the reply buffer; it answers, raises FsError or OSError, or returns a Later."""
 
@@ -145,7 +142,7 @@ class Operations:
     def _getxattr(self, event: events.Getxattr, out: memoryview) -> Answer:
         if not event.name.startswith(b"user."):
             # Asked at the first write to every file and by every `ls -l`: answered before anything else is looked at.
-            raise _NO_SUCH_SPACE
+            raise NotSupported("only user attributes are kept")
         return self._get_user_xattr(event, out)
 
     def _read(self, event: events.Read, out: memoryview) -> Answer:

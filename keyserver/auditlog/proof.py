@@ -1,6 +1,6 @@
 """Proofs from the stored tree: that a record is in the log, that one checkpoint's log continues another's."""
 
-from keyserver.auditlog.merkle import HASH_SIZE, STORED_HEIGHT, inclusion_proof, pairs
+from keyserver.auditlog.merkle import HASH_SIZE, STORED_HEIGHT, consistency_proof, inclusion_proof, pairs
 from keyserver.errors import LogBroken, NotFound
 from keyserver.store.rows import Rows
 
@@ -32,3 +32,10 @@ def prove_inclusion(rows: Rows, position: int, size: int) -> list[bytes]:
     if not 0 <= position < size:
         raise NotFound(f"no checkpoint covers row {position} yet")
     return inclusion_proof(position, size, StoredTree(rows).node)
+
+
+def prove_consistency(rows: Rows, old: int, size: int) -> list[bytes]:
+    """Raises `NotFound` where the first `size` records do not include the first `old`."""
+    if not 0 < old <= size:
+        raise NotFound(f"no checkpoint covers {old} records yet")
+    return consistency_proof(old, size, StoredTree(rows).node)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from keyserver.auditlog.checkpoint import verify as open_checkpoint
-from keyserver.auditlog.proof import prove_inclusion
+from keyserver.auditlog.proof import prove_consistency, prove_inclusion
 from keyserver.auditlog.reader import read_bodies, read_records
 from keyserver.auditlog.records import rfc3339
 from keyserver.auditlog.verify import verify_log
@@ -36,7 +36,7 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option("--machine", help="Machine id, or `server`.")
+@click.option("--machine", help="Machine id or its beginning, or `server`.")
 @click.option("--user", help="Person, or admin for the server's own records.")
 @click.option("--event")
 @click.option("--since", metavar="TIME", help="UTC, 2026-01-31T08:00Z, or how long ago: 30s, 15m, 2h, 7d.")
@@ -107,13 +107,35 @@ def audit_checkpoint(home: Home) -> None:
 def audit_proof(home: Home, position: int, output: str) -> None:
     """Prove that the record at POSITION (from 0) is in the newest checkpoint's tree (RFC 9162 2.1.3)."""
     with _reading(home) as rows:
-        note = rows.records.newest_checkpoint()
-        size = open_checkpoint(note, home.config().company, _log_key(home, None)).size if note else 0
+        note, size = _newest(home, rows)
         path = prove_inclusion(rows, position, size)
         leaf = rows.records.leaves(position, 1)[0]
-    encoded = [base64.b64encode(each).decode() for each in path]
-    leaf_hash = base64.b64encode(leaf).decode()
-    show_one({"position": position, "leaf_hash": leaf_hash, "proof": encoded, "checkpoint": note}, output)
+    show_one(
+        {"position": position, "leaf_hash": _base64(leaf), "proof": list(map(_base64, path)), "checkpoint": note},
+        output,
+    )
+
+
+@audit.command("consistency")
+@click.argument("size", type=click.IntRange(1))
+@output_option
+@click.pass_obj
+def audit_consistency(home: Home, size: int, output: str) -> None:
+    """Prove that the newest checkpoint's tree continues that of the first SIZE records (RFC 9162 2.1.4)."""
+    with _reading(home) as rows:
+        note, newest = _newest(home, rows)
+        path = prove_consistency(rows, size, newest)
+    show_one({"size": size, "proof": list(map(_base64, path)), "checkpoint": note}, output)
+
+
+def _newest(home: Home, rows: Rows) -> tuple[str, int]:
+    """The newest checkpoint and its size, 0 before the first."""
+    note = rows.records.newest_checkpoint()
+    return note, open_checkpoint(note, home.config().company, _log_key(home, None)).size if note else 0
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from keyserver.atomic_file import replace_file
 from keyserver.commands.policies import policy_files
 from keyserver.errors import Malformed
 from keyserver.home import Addresses, Home, HomeConfig
@@ -64,12 +65,12 @@ def init(
         store.remove()
         raise
     store.close()
-    home.write_private(home.authority_file, authority.pem.encode())
-    home.write_private(home.log_key_file, log_key.hex().encode() + b"\n")
-    home.write_private(home.admin_token_file, token.encode() + b"\n")
+    replace_file(home.authority_file, authority.pem.encode())
+    replace_file(home.log_key_file, log_key.hex().encode() + b"\n")
+    replace_file(home.admin_token_file, token.encode() + b"\n")
     if admin_password_file is None:
-        home.write_private(home.admin_password_file, password.encode() + b"\n")
-    home.write_private(home.config_file, msgspec.json.encode(config))
+        replace_file(home.admin_password_file, password.encode() + b"\n")
+    replace_file(home.config_file, msgspec.json.encode(config))
     click.echo(f"Key server of {company} made in {home.path}; start it: keyserver --home {home.path} serve", err=True)
 
 

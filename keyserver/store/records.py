@@ -31,6 +31,7 @@ class RecordFilter(NamedTuple):
     """What `audit list` asks for; None stands for any."""
 
     machine: str | None = None
+    """The id, or its beginning."""
     user: str | None = None
     event: str | None = None
     since: str | None = None
@@ -88,7 +89,9 @@ class RecordRows:
         """Canonical bodies of the records asked for, oldest first."""
         query = select(record.c.position, record.c.body)
         if wanted.machine is not None:
-            query = query.join(chain, chain.c.number == record.c.chain).where(chain.c.machine == wanted.machine)
+            query = query.join(chain, chain.c.number == record.c.chain).where(
+                chain.c.machine.startswith(wanted.machine, autoescape=True)
+            )
         if wanted.user is not None:
             query = query.where(record.c.person == wanted.user)
         if wanted.event is not None:

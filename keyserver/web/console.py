@@ -75,17 +75,18 @@ class Console:
         try:
             await asyncio.to_thread(self._check, name, password)
         except Denied as error:
-            write = self._service.writer.submit(
-                lambda change: change.record("sign-in-failed", detail=f"name={name[:99]}")
-            )
-            await asyncio.wrap_future(write)
+            if isinstance(error, NotSignedIn):  # who tried too often and is not heard must not fill the log either
+                await self._record("sign-in-failed", detail=f"name={name[:99]}")
             return self._page("sign_in.html", error.status, problem=f"{error}.")
-        write = self._service.writer.submit(lambda change: change.record("sign-in", user=name))
-        await asyncio.wrap_future(write)
+        await self._record("sign-in", user=name)
         answer = RedirectResponse("/", 303, headers=_HEADERS)
         secret = self._service.admins.begin_session(name, self._service.clock())
         answer.set_cookie(COOKIE, secret, secure=True, httponly=True, samesite="strict")
         return answer
+
+    async def _record(self, event: str, *, user: str = "", detail: str = "") -> None:
+        write = self._service.writer.submit(lambda change: change.record(event, user=user, detail=detail))
+        await asyncio.wrap_future(write)
 
     def _check(self, name: str, password: str) -> None:
         with self._service.store.read() as rows:

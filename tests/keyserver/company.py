@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from keyserver.atomic_file import replace_file
 from keyserver.auditlog.records import CHAIN_START, encode, link, rfc3339
 from keyserver.ca.names import Peer
 from keyserver.client import AgentClient, JoinToken, enrol
@@ -90,10 +91,10 @@ def found_home(folder: Path, now: float, names: tuple[str, ...] = ("keys.example
     founding = Founding(config.company, "Acme", names, "admin", PASSWORD, POLICY)
     authority, log_key, token = found(store, root, founding, lambda: now)
     store.close()
-    home.write_private(home.authority_file, authority.pem.encode())
-    home.write_private(home.log_key_file, log_key.hex().encode())
-    home.write_private(home.admin_token_file, token.encode())
-    home.write_private(home.config_file, msgspec.json.encode(config))
+    replace_file(home.authority_file, authority.pem.encode())
+    replace_file(home.log_key_file, log_key.hex().encode())
+    replace_file(home.admin_token_file, token.encode())
+    replace_file(home.config_file, msgspec.json.encode(config))
     return Founded(home, root, token)
 
 

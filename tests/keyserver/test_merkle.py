@@ -1,7 +1,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyserver.auditlog.merkle import (
@@ -15,9 +15,13 @@ from keyserver.auditlog.merkle import (
     verify_inclusion,
 )
 
+# The model is slow on purpose, and the machine may be busy.
+patient = settings(deadline=None, max_examples=50)
+LEAVES = [leaf_hash(b"record %d" % index) for index in range(1000)]
+
 
 def leaves(count):
-    return [leaf_hash(b"record %d" % index) for index in range(count)]
+    return LEAVES[:count]
 
 
 def model_root(hashes):
@@ -39,6 +43,7 @@ def node_at(hashes):
 sizes = st.integers(1, 600)
 
 
+@patient
 @given(st.integers(0, 600))
 def test_a_compact_range_has_the_root_of_the_whole_tree(size):
     tree = CompactRange()
@@ -55,6 +60,7 @@ def test_stored_subtrees_are_the_roots_of_complete_subtrees():
     assert stored == [(8, place, model_root(hashes[place * 256 : place * 256 + 256])) for place in range(3)]
 
 
+@patient
 @given(sizes, st.data())
 def test_every_leaf_can_be_proved(size, data):
     index = data.draw(st.integers(0, size - 1))
@@ -63,6 +69,7 @@ def test_every_leaf_can_be_proved(size, data):
     verify_inclusion(hashes[index], index, size, proof, model_root(hashes))
 
 
+@patient
 @given(sizes, st.data())
 def test_a_proof_is_good_for_nothing_else(size, data):
     index = data.draw(st.integers(0, size - 1))
@@ -79,6 +86,7 @@ def test_a_proof_is_good_for_nothing_else(size, data):
             verify_inclusion(hashes[index], index ^ 1, size, proof, root)
 
 
+@patient
 @given(sizes, st.data())
 def test_every_tree_continues_its_beginnings(size, data):
     old = data.draw(st.integers(1, size))
@@ -87,6 +95,7 @@ def test_every_tree_continues_its_beginnings(size, data):
     verify_consistency(old, size, proof, model_root(hashes[:old]), model_root(hashes))
 
 
+@patient
 @given(st.integers(2, 300), st.data())
 def test_a_fork_has_no_proof(size, data):
     old = data.draw(st.integers(1, size - 1))

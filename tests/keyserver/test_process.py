@@ -118,7 +118,7 @@ def test_the_commands_of_an_admins_day(home, server):
         client.sync(SyncRequest(0, 0))
     client.close()
 
-    opened = keyserver(home, "audit", "list", "--machine", machine.id, "-o", "jsonl").stdout.splitlines()
+    opened = keyserver(home, "audit", "list", "--machine", machine.id[:8], "-o", "jsonl").stdout.splitlines()
     assert [json.loads(line)["seq"] for line in opened] == [1, 2, 3, 4]
     assert len(ask(home, "audit", "list", "--user", "li", "--event", "open")) == 4
     assert [each["event"] for each in ask(home, "audit", "list", "--event", "ban")] == ["ban"]
@@ -127,6 +127,7 @@ def test_the_commands_of_an_admins_day(home, server):
     assert ask(home, "audit", "list", "--file", "/none") == []
     assert ask(home, "audit", "verify")["records"] > 20
     assert ask(home, "audit", "proof", "0")["position"] == 0
+    assert ask(home, "audit", "consistency", "1")["size"] == 1
     note = home.parent / "checkpoint"
     note.write_text(keyserver(home, "audit", "checkpoint").stdout)
     keyserver(home, "audit", "verify", "--checkpoint", str(note))

@@ -1,7 +1,7 @@
 import asyncio
 
 from keyserver.messages import PushEvent
-from keyserver.push import BACKLOG, Hub
+from keyserver.push import BACKLOG, STREAMS, Hub
 
 
 def test_a_stream_gets_its_own_events_and_everybodys():
@@ -45,6 +45,18 @@ def test_who_reads_slowly_loses_the_oldest():
         event = await stream.get(1)
         assert event is not None
         assert event.number == 5
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_has_few_streams():
+    async def scenario():
+        hub = Hub()
+        streams = [hub.open("one") for _ in range(STREAMS + 2)]
+        assert [stream.closed for stream in streams] == [True, True] + [False] * STREAMS
+        for stream in streams:
+            hub.leave(stream)
+        assert hub.connected == frozenset()
 
     asyncio.run(scenario())
 

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyserver.auditlog.records import encode, parse, rfc3339
@@ -17,6 +17,7 @@ def test_the_canonical_form_leaves_defaults_out_and_keeps_the_order():
     )
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.integers(0, 2**62), st.floats(0, 4e9))
 def test_a_record_survives_its_encoding(text, number, time):
     record = Record(1, rfc3339(time), "m", "copy", user=text, bytes_written=number, to=text, detail=text)

@@ -3,8 +3,8 @@ import sqlite3
 import pytest
 
 from keyserver.auditlog.checkpoint import verify as open_checkpoint
-from keyserver.auditlog.merkle import leaf_hash, verify_inclusion
-from keyserver.auditlog.proof import prove_inclusion
+from keyserver.auditlog.merkle import leaf_hash, verify_consistency, verify_inclusion
+from keyserver.auditlog.proof import prove_consistency, prove_inclusion
 from keyserver.auditlog.verify import verify_log
 from keyserver.changes import Change
 from keyserver.errors import LogBroken, NotFound
@@ -119,3 +119,15 @@ def test_a_record_can_be_proved_with_stored_subtrees(company, log):
             verify_inclusion(leaf, position, checkpoint.size, proof, checkpoint.root)
         with pytest.raises(NotFound):
             prove_inclusion(rows, checkpoint.size, checkpoint.size)
+
+
+def test_the_newest_checkpoint_is_proved_to_continue_the_older_ones(company, log):
+    service = company.service
+    with company.store.read() as rows:
+        notes = [open_checkpoint(note, service.company, service.log_key) for _, note in rows.records.checkpoints()]
+        newest = notes[-1]
+        for old in notes:
+            proof = prove_consistency(rows, old.size, newest.size)
+            verify_consistency(old.size, newest.size, proof, old.root, newest.root)
+        with pytest.raises(NotFound):
+            prove_consistency(rows, newest.size + 1, newest.size)

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,3 +222,64 @@ def test_a_kill_leaves_the_old_state_or_the_new_one(tmp_path, name, kind):
         after.verify()
         after.close()
         bench.close()
+
+
+def random_change(chooser: random.Random, model: bytearray) -> tuple[Step, bytearray]:
+    """A change, and what the content is after it."""
+    after = bytearray(model)
+    near = CHUNK * chooser.choice([1, 4, 12])
+    kind = chooser.choice(["write", "write", "append", "truncate", "flush", "sync", "punch"])
+    if kind in ("write", "append"):
+        size = chooser.choice([1, 10, CHUNK, 3 * CHUNK + 7, chooser.randrange(1, 4 * CHUNK)])
+        offset = len(model) if kind == "append" else chooser.randrange(near)
+        offset -= chooser.choice([0, offset % CHUNK])
+        data = chooser.randbytes(size)
+        after.extend(bytes(max(0, offset - len(after))))
+        after[offset : offset + size] = data
+        return lambda f: put(f, offset, data), after
+    if kind == "truncate":
+        size = chooser.choice([0, chooser.randrange(near), chooser.randrange(12) * CHUNK, len(model) + 5 * CHUNK])
+        return lambda f: f.truncate(size), after[:size].ljust(size, b"\0")
+    if kind == "punch":
+        offset, size = chooser.randrange(near), chooser.randrange(1, near)
+        end = max(offset, min(len(after), offset + size))
+        after[offset:end] = bytes(end - offset)
+        return lambda f: f.punch(offset, size), after
+    return (SealedFile.sync if kind == "sync" else SealedFile.flush), after
+
+
+@pytest.mark.parametrize("kind", ["ENOSPC", "half then EIO", "kill", "half then kill"])
+@pytest.mark.parametrize("seed", range(15))
+def test_random_changes_with_random_faults(tmp_path, kind, seed):
+    chooser = random.Random(seed)
+    bench = Bench(tmp_path)
+    model, flushed = bytearray(), b""
+    for _ in range(25):
+        step, after = random_change(chooser, model)
+        faults = Faults(chooser.choice([0, 0, 1, 1, 2, 3, 4]), kind)
+        try:
+            with faults.injected():
+                step(bench.file)
+            model = after
+        except OSError:
+            step(bench.file)
+            model = after
+        except Killed:
+            os.close(bench.file._fd)
+            os.close(bench.redo._fd)
+            bench.redo = RedoLog(bench.store, b"log")
+            bench.redo.replay()
+            bench.file = reopened(bench.fd, redo=bench.redo, path=b"file")
+            bench.file.verify()
+            content = bench.file.read(0, 1 << 20)
+            assert content in (flushed, model, after)
+            model = bytearray(content)
+        assert bench.file.read(0, 1 << 20) == model
+        if not bench.file.dirty:
+            flushed = bytes(model)
+    bench.file.flush()
+    again = reopened(bench.fd)
+    again.verify()
+    assert again.read(0, 1 << 20) == model
+    again.close()
+    bench.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fsdriver.content import SealedFile, sealed_size, wrap
+from fsdriver.content import RedoLog, SealedFile, sealed_size, wrap
 from fsdriver.content.offsets import CHUNK_SIZE, MAX_SIZE, OVERHEAD
 from fsdriver.errors import ChunkForged, FileDamaged, FormatUnknown, HeaderDamaged
 from tests.fsdriver.content.samples import (
@@ -289,6 +289,24 @@ def test_an_xattr_opens_under_its_own_name_in_its_own_file_only(fd):
             holder.open_xattr(name, value)
 
 
+def test_a_failed_append_leaves_no_bytes_behind_the_end(fd, monkeypatch):
+    file = new_file(fd)
+    file.write(0, pattern(CHUNK))
+    file.flush()
+    real = os.pwrite
+
+    def half(to: int, data: bytes, offset: int) -> int:
+        real(to, data[: len(data) // 2], offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", half)
+        with pytest.raises(OSError, match="No space"):
+            file.write(CHUNK, pattern(3 * CHUNK))
+    file.close()
+    assert os.fstat(fd).st_size == sealed_size(CHUNK, CHUNK)
+
+
 def test_dirty_memory_is_bounded(fd):
     file = new_file(fd, chunk_size=CHUNK_SIZE)
     file.write(0, bytes(32 << 20))
@@ -339,3 +357,57 @@ def test_readers_and_a_writer_side_by_side_see_whole_writes(fd):
     assert not problems
     file.verify()
     assert unlock(file.header) == KEY
+
+
+class Disk:
+    """Notes the order in which things reach the disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fd: int) -> None:
+        self.events: list[str] = []
+        real = os.pwrite
+        inode = os.fstat(fd).st_ino
+
+        def pwrite(to: int, data: bytes, offset: int) -> int:
+            if os.fstat(to).st_ino == inode:
+                self.events.append("commit" if offset == 3072 else "write")
+            else:
+                self.events.append("mark" if len(data) == 1 else "log")
+            return real(to, data, offset)
+
+        def fdatasync(of: int) -> None:
+            self.events.append("sync" if os.fstat(of).st_ino == inode else "sync log")
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+
+    def since(self) -> list[str]:
+        events, self.events = self.events, []
+        return events
+
+
+def test_the_order_in_which_a_sync_reaches_the_disk(tmp_path, disk_fd, monkeypatch):
+    store = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    redo = RedoLog(store, b"log")
+    file = new_file(disk_fd, redo=redo, path=b"file")
+    disk = Disk(monkeypatch, disk_fd)
+    file.write(0, pattern(CHUNK + 5))
+    file.sync()
+    assert disk.since() == ["write", "write", "commit", "sync"]
+    file.write(0, b"x")
+    file.sync()
+    assert disk.since() == ["log", "sync log", "write", "commit", "sync", "mark"]
+    file.write(CHUNK, pattern(CHUNK))  # the partial chunk is covered: its new image is logged
+    file.write(2 * CHUNK, pattern(CHUNK))
+    file.sync()
+    assert disk.since() == ["write", "sync", "log", "sync log", "write", "commit", "sync", "mark"]
+    file.write(3 * CHUNK, pattern(CHUNK))
+    file.sync()
+    assert disk.since() == ["write", "sync", "commit", "sync", "sync log"]
+    file.sync()
+    assert disk.since() == ["sync"]
+    file.write(0, b"y")
+    file.flush()
+    assert disk.since() == ["log", "write", "commit", "mark"]
+    file.close()
+    redo.close()
+    os.close(store)
