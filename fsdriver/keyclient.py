@@ -46,6 +46,9 @@ DRAIN = 0.9
 """Seconds the filesystem has to let go of revoked keys before they are overwritten under it (promise P5: a second)."""
 BANNED_RETRY = 60.0
 MAX_RECEIPTS = 1000
+REFRESH_TIMEOUT = 2.0
+REFRESH_GAP = 2.0
+"""Seconds for which nobody asks again for a key that the last sync did not bring."""
 
 
 class Listener(Protocol):
@@ -125,6 +128,8 @@ class KeyClient:
         self._banned = False
         self._next_sync = 0.0
         self._retry = RETRY_MIN
+        self._synced = threading.Condition()
+        self._sync_ended = 0.0
         self._lock = threading.Lock()
         self._draining: dict[bytes, threading.Timer] = {}
         self._receipts: list[m.Receipt] = []
@@ -175,6 +180,18 @@ class KeyClient:
         number = self._bundle.number if self._bundle else 0
         request = m.GrantRequest(number, person, claim(program), action, file, key_id.hex(), version, wrapped)
         return self._grants.ask(request, timeout)
+
+    def refresh(self, timeout: float = REFRESH_TIMEOUT) -> bool:
+        """Syncs now and waits for it up to `timeout` seconds, for somebody who misses a key that policy gives.
+
+        False where that was done just now, or the server does not answer.
+        """
+        with self._synced:
+            if self._problem or boot_time() < self._sync_ended + REFRESH_GAP:
+                return False
+            round_ = self._sync_ended
+            self.sync_soon()
+            return self._synced.wait_for(lambda: self._sync_ended != round_, timeout) and not self._problem
 
     def dropped(self, labels: Iterable[bytes], handles_refused: int = 0) -> None:
         """The filesystem let go of these labels' keys and pages: they are overwritten, and the receipt is sent."""
@@ -283,6 +300,10 @@ class KeyClient:
             self._settle(self.leases.refused(self.clock.now()))
         except (ClientError, BundleRefused, SealingError, ValueError) as exc:
             self._failed(exc)
+        finally:
+            with self._synced:
+                self._sync_ended = boot_time()
+                self._synced.notify_all()
 
     def _failed(self, exc: Exception) -> None:
         if str(exc) != self._problem:

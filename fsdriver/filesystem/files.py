@@ -78,7 +78,7 @@ class Files:
 
         self._drop_stale_state(file)
         fresh = file.sealed is None
-        sealed = drive.files.unlock(file, key_of)
+        sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
         label, standing = self._plaintext(asker.caller, inode, sealed.header.label)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
@@ -227,7 +227,19 @@ class Files:
         )
         file.handles.add(handle)
         drive.handles[handle.fh] = handle
+        if view == PLAIN and not self._still_given(handle):
+            del drive.handles[handle.fh]
+            file.handles.discard(handle)
+            drive.files.release(file)
+            raise Revoked("the right to this file was taken away while it was being opened")
         return handle
+
+    def _still_given(self, handle: Handle) -> bool:
+        """What was decided before a handle could be seen, looked at again now that `Revocation` sees it."""
+        drive, label = self._drive, handle.label
+        assert label is not None
+        standing = drive.views.standing(handle.caller, drive.views.bundle.label_by_id(label.id))
+        return standing.view is View.PLAINTEXT and (label.per_file or drive.keys.holds(label))
 
     # ---- content -----------------------------------------------------------------------------------------------
 
@@ -242,9 +254,11 @@ class Files:
             done = os.preadv(handle.file.fd, [out[: event.size]], event.offset)
         else:
             self._check(handle, asker, Action.READ)
-            assert handle.file.sealed is not None
+            sealed = handle.file.sealed
+            if sealed is None:
+                raise Revoked("the key of this file was taken away")
             try:
-                done = handle.file.sealed.read_into(event.offset, out[: event.size])
+                done = sealed.read_into(event.offset, out[: event.size])
             except _DAMAGE as exc:
                 self._damaged(asker.caller, handle.file.inode, exc)
                 raise
@@ -263,13 +277,14 @@ class Files:
         if asker is not None:
             self._check(handle, asker, Action.WRITE)
         file = handle.file
-        if file.sealed is None:
+        sealed = file.sealed
+        if sealed is None:
             raise Revoked("the key of this file was taken away")
         if not handle.bytes_written:
             self._drive.copies.writes(handle)
             self._drive.tell_other_view(file.inode, PLAIN)
         try:
-            done = file.sealed.write(event.offset, event.data)
+            done = sealed.write(event.offset, event.data)
         except _DAMAGE as exc:
             self._damaged(handle.caller, file.inode, exc)
             raise
@@ -343,7 +358,7 @@ class Files:
             header_label, _ = self._plaintext(asker.caller, inode, header.label)
             return drive.keys.of(header, header_label, asker, action, path)
 
-        return drive.files.unlock(file, key_of)
+        return drive.files.unlock(file, key_of, may_wait=asker.may_wait)
 
     def _truncate(self, file: OpenFile, size: int) -> None:
         if file.sealed is None:
