@@ -16,7 +16,7 @@ from fsdriver.errors import FsError
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode
 
-_AHEAD = 8
+_AHEAD = 16
 """Files asked for before their turn."""
 _BYTES = 128 << 10
 """Of each file: as much as an open or a first read takes."""
@@ -48,6 +48,12 @@ class Prefetch(threading.Thread):
 
     def touched(self, directory: Inode, name: bytes) -> None:
         """Somebody opened or removed `name` in `directory`."""
+        walk = self._walks.get(directory.serial)
+        if walk is not None:
+            place = walk.places.get(name)
+            if place is not None and 0 <= place - walk.last <= 2 and place < walk.asked - _AHEAD // 2:
+                walk.last = place  # enough is asked for: waking the thread costs more than it brings
+                return
         if self._touched.qsize() < _QUEUE:
             self._touched.put((directory, name))
 
