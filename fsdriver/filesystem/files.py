@@ -131,7 +131,7 @@ class Files:
         """How the kernel treats the handle: its pages are kept while they are those of the commit we know."""
         inode = file.inode
         assert file.sealed is not None
-        # A handle that cannot write has nothing to flush; its locks go with RELEASE.
+        # A handle that cannot write has nothing to flush; locks taken through it go with RELEASE.
         flags = abi.FOPEN_NOFLUSH if mode == os.O_RDONLY else 0
         if label.recheck == "read":
             return flags | abi.FOPEN_DIRECT_IO
@@ -443,16 +443,16 @@ class Files:
     def release(self, event: events.Release) -> bytes:
         """The last descriptor of an open is gone. No caller is named: the handle remembers who it was."""
         drive = self._drive
-        handle = drive.handles.pop(event.fh, None)
+        handle = drive.handle(event.fh)
+        del drive.handles[event.fh]
+        if event.release_flags & abi.RELEASE_FLOCK_UNLOCK:
+            self._locking.released(handle.file, event.lock_owner)
         if isinstance(handle, DropIn):
             self._dropins.release(handle)
             return replies.EMPTY
-        if not isinstance(handle, Handle):
-            raise NodeVanished(f"handle {event.fh} is not open")
         file = handle.file
-        self._locking.closed(file, event.lock_owner)
-        if event.release_flags & abi.RELEASE_FLOCK_UNLOCK:
-            self._locking.released(file, event.lock_owner)
+        for locker in handle.lockers:
+            self._locking.closed(file, locker)
         label = handle.label.qualified if handle.label is not None else "unknown"
         try:
             if handle.writable:

@@ -8,6 +8,8 @@ import ctypes
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fsdriver.errors import LabelBoundary
 from fsdriver.filesystem.asker import Asker
@@ -15,6 +17,7 @@ from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import Drive
 from fsdriver.nodes.directories import Descriptor
 from fsdriver.nodes.inode import PLAIN, Inode
+from fsdriver.nodes.openfile import OpenFile
 from fsdriver.protocol import events, replies
 from policy import Action, Label
 
@@ -99,7 +102,7 @@ class Names:
             drive.prefetch.touched(parent, event.name)
         self._require_delete(asker, inode, parent, event.name)
         os.unlink(event.name, dir_fd=fd.fd)
-        self._gone(inode, parent, event.name, found)
+        self._gone(inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY
 
     def rmdir(self, event: events.Rmdir, asker: Asker) -> bytes:
@@ -109,18 +112,20 @@ class Names:
         self._require_no_boundary(path)
         drive.require(asker.caller, drive.views.child_label(parent), Action.DELETE, None, path)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+        inode = drive.inodes.remember(parent, event.name, found)
+        last = drive.directories.descriptor(inode)
         os.rmdir(event.name, dir_fd=fd.fd)
-        inode = drive.inodes.by_ino(found.st_ino)
-        if inode is not None:
-            drive.directories.drop(inode)
-            drive.inodes.unlinked(inode, parent, event.name, last=True)
+        drive.directories.removed(inode, last)
+        self._gone(inode, parent, event.name, last=True)
         return replies.EMPTY
 
-    def _gone(self, inode: Inode, parent: Inode, name: bytes, found: os.stat_result) -> None:
+    def _gone(self, inode: Inode, parent: Inode, name: bytes, *, last: bool) -> None:
         drive = self._drive
-        if inode.is_regular and found.st_nlink > 1:
+        if inode.is_regular and not last:
             drive.tell_both_views(inode)  # the other names are still there, with one link less
-        drive.inodes.unlinked(inode, parent, name, last=found.st_nlink <= 1)
+        drive.inodes.unlinked(inode, parent, name, last=last)
         drive.inodes.closed(inode)
 
     # ---- moving ------------------------------------------------------------------------------------------------
@@ -152,21 +157,42 @@ class Names:
                 self._keep_higher_label(asker, inode, victim)
         if inode.opened is not None:
             inode.opened.commit()
-        _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
-        if inode.is_directory or (victim is not None and victim.is_directory):
+        with self._kept(victim) as kept:
+            _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+            if victim is not None and event.flags != RENAME_EXCHANGE:
+                self._replaced(victim, target_parent, event.newname, kept)
+        moved = [(inode, target_parent, event.newname)]
+        if victim is not None and event.flags == RENAME_EXCHANGE:
+            moved.append((victim, parent, event.name))
+        for one, directory, name in moved:
+            drive.inodes.moved(one, directory, name)
+        if any(one.is_directory for one, _, _ in moved):
             drive.directories.renamed()
-        if victim is not None and replaced is not None:
-            if event.flags == RENAME_EXCHANGE:
-                drive.inodes.moved(victim, parent, event.name)
-            else:
-                if victim.is_directory:
-                    drive.directories.drop(victim)
-                self._gone(victim, target_parent, event.newname, replaced)
-        drive.inodes.moved(inode, target_parent, event.newname)
-        for moved in (inode, victim) if event.flags == RENAME_EXCHANGE and victim is not None else (inode,):
-            drive.files.moved(moved)
+        for one, _, _ in moved:
+            drive.files.moved(one)
         self._record_move(asker, inode, parent, event, target_parent)
         return replies.EMPTY
+
+    @contextmanager
+    def _kept(self, victim: Inode | None) -> Iterator[OpenFile | Descriptor | None]:
+        """What a rename takes the name of, open for as long as it takes."""
+        drive = self._drive
+        if victim is not None and victim.is_regular:
+            with drive.files.borrowed(victim) as file:
+                yield file
+        else:
+            yield drive.directories.descriptor(victim) if victim is not None and victim.is_directory else None
+
+    def _replaced(self, victim: Inode, parent: Inode, name: bytes, kept: OpenFile | Descriptor | None) -> None:
+        drive = self._drive
+        last = True
+        if isinstance(kept, Descriptor):
+            drive.directories.removed(victim, kept)
+        elif kept is not None and os.fstat(kept.fd).st_nlink == 0:
+            drive.files.linger(kept)
+        else:
+            last = kept is None
+        self._gone(victim, parent, name, last=last)
 
     def _record_move(
         self, asker: Asker, inode: Inode, parent: Inode, event: events.Rename, target_parent: Inode

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fsdriver.errors import NodeVanished
 
 if TYPE_CHECKING:
+    from fsdriver.nodes.directories import Descriptor
     from fsdriver.nodes.openfile import OpenFile
 
 PLAIN, CIPHER = 0, 1
@@ -38,6 +39,7 @@ class Inode:
         "opened",
         "parent",
         "path_cache",
+        "removed",
         "serial",
         "store_ctime",
     )
@@ -63,6 +65,8 @@ class Inode:
         self.is_dropin = False
         """The node of one drop-in handle (`filesystem.dropins`), reached by no name."""
         self.path_cache: tuple[int, str] | None = None
+        self.removed: Descriptor | None = None
+        """Of a directory that was removed while somebody may still be in it."""
 
     def nodeid(self, view: int = PLAIN) -> int:
         return self.serial << 1 | view

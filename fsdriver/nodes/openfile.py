@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class OpenFile:
-    """A backing descriptor, the sealed file read through it once a key was given, and the file's locks."""
+    """A backing descriptor, the sealed file read through it once a key was given, and the file's locks.
+
+    The descriptor is closed when the last reference to the object goes: a request that looks at `inode.opened` while
+    another closes the file must not find the number given to another file.
+    """
 
     __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "sealed", "writable")
 
@@ -31,7 +35,10 @@ class OpenFile:
         self.modified_ns: int | None = None
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()
-        self.flock = LockTable()
+        self.flock = LockTable(flock=True)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
     def commit(self, *, durable: bool = False) -> None:
         """Everything written is in the store, under a commit; `durable`: on the disk. The time of the last write stays.
@@ -75,6 +82,9 @@ class Handle:
     revoked: bool = False
     checked: Caller | None = None
     """The last other caller that was found entitled to use this handle."""
+    lockers: set[int] = field(default_factory=set)
+    """Owners of POSIX locks that were taken through this handle, where it cannot write: it sends no FLUSH when one of
+    its descriptors is closed, so these locks go when the last one is."""
     outside: set[str] = field(default_factory=set)
     """Files outside the drive that the reader had open for writing."""
 
