@@ -78,6 +78,8 @@ class Files:
 
         self._drop_stale_state(file)
         fresh = file.sealed is None
+        if fresh and inode.parent is not None:
+            drive.prefetch.touched(inode.parent, inode.name)
         sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
         label, standing = self._plaintext(asker.caller, inode, sealed.header.label)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:

@@ -95,6 +95,8 @@ class Names:
         parent, fd = self._place(event.head.nodeid, event.name)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
+        if inode.label_id is None and inode.is_regular:
+            drive.prefetch.touched(parent, event.name)
         self._require_delete(asker, inode, parent, event.name)
         os.unlink(event.name, dir_fd=fd.fd)
         self._gone(inode, parent, event.name, found)
