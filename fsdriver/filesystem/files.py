@@ -53,10 +53,11 @@ class Files:
         inode = drive.inodes.get(event.head.nodeid)
         if not inode.is_regular:
             raise OSError(errno.EINVAL, "not a regular file")
+        begin = time.monotonic()
         file = drive.files.acquire(inode)
         try:
             if event.head.nodeid & 1 == PLAIN:
-                return self._open_plain(event, asker, file)
+                return self._open_plain(event, asker, file, begin)
             return self._open_cipher(event, asker, file)
         except _DAMAGE as exc:
             self._damaged(asker.caller, inode, exc)
@@ -64,7 +65,7 @@ class Files:
         finally:
             drive.files.release(file)  # a handle that was made holds a reference of its own
 
-    def _open_plain(self, event: events.Open, asker: Asker, file: OpenFile) -> bytes:
+    def _open_plain(self, event: events.Open, asker: Asker, file: OpenFile, begin: float) -> bytes:
         drive = self._drive
         inode = file.inode
         mode = event.flags & os.O_ACCMODE
@@ -78,9 +79,9 @@ class Files:
 
         self._drop_stale_state(file)
         fresh = file.sealed is None
-        if fresh and inode.parent is not None:
-            drive.prefetch.touched(inode.parent, inode.name)
         sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
+        if fresh and inode.parent is not None:
+            drive.prefetch.waited(inode.parent, inode.name, time.monotonic() - begin)
         label, standing = self._plaintext(asker.caller, inode, sealed.header.label)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -98,9 +99,9 @@ class Names:
         parent, fd = self._place(event.head.nodeid, event.name)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
-        if inode.label_id is None and inode.is_regular:
-            drive.prefetch.touched(parent, event.name)
+        begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
+        drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
         os.unlink(event.name, dir_fd=fd.fd)
         self._gone(inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY
