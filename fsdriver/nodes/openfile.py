@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class OpenFile:
     """A backing descriptor, the sealed file read through it once a key was given, and the file's locks."""
 
-    __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "sealed", "writable")
+    __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "refused", "sealed", "writable")
 
     def __init__(self, inode: Inode, fd: int, *, writable: bool) -> None:
         self.inode = inode
@@ -28,6 +28,8 @@ class OpenFile:
         self.references = 0
         self.sealed: SealedFile | None = None
         self.handles: set[Handle] = set()
+        self.refused = False
+        """A handle whose right was taken away is still open: no page may be left where it could read it."""
         self.modified_ns: int | None = None
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()
