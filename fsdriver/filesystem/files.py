@@ -134,7 +134,7 @@ class Files:
         assert file.sealed is not None
         # A handle that cannot write has nothing to flush; locks taken through it go with RELEASE.
         flags = abi.FOPEN_NOFLUSH if mode == os.O_RDONLY else 0
-        if label.recheck == "read":
+        if label.recheck == "read" or file.refused:
             return flags | abi.FOPEN_DIRECT_IO
         if inode.commit_cached == (file.sealed.generation, file.sealed.sum):
             flags |= abi.FOPEN_KEEP_CACHE
@@ -265,6 +265,9 @@ class Files:
             except _DAMAGE as exc:
                 self._damaged(asker.caller, handle.file.inode, exc)
                 raise
+            if handle.file.refused:
+                handle.file.inode.commit_cached = None
+                self._drive.kernel.inval_inode(handle.file.inode.nodeid(PLAIN))
         if not handle.bytes_read and done:
             self._drive.copies.reads(handle)
         handle.bytes_read += done
@@ -477,6 +480,8 @@ class Files:
                 bytes_written=handle.bytes_written,
             )
             file.handles.discard(handle)
+            if file.refused:
+                file.refused = any(other.revoked for other in list(file.handles))
             drive.files.release(file)
         return replies.EMPTY
 

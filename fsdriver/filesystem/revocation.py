@@ -101,6 +101,7 @@ class Revocation:
         refused = [handle for handle in handles if not handle.revoked]
         for handle in refused:
             handle.revoked = True
+            handle.file.refused = True
         for handle in refused:
             drive.recorder.record(
                 "revoke",
