@@ -51,6 +51,7 @@ check: $(VENV)/installed-dev  ## style, types and the sample policy; changes not
 	$(BIN)/mypy
 	$(BIN)/policy check policy/samples
 	$(BIN)/policy test policy/samples
+	$(BIN)/python docs/manpages.py --check
 
 lint: $(VENV)/installed-dev  ## repair what ruff can repair
 	$(BIN)/ruff check --fix .
@@ -59,6 +60,9 @@ lint: $(VENV)/installed-dev  ## repair what ruff can repair
 vectors: $(VENV)/installed-dev  ## make the golden vectors again; git must show no difference
 	$(BIN)/python -m tests.vectors.generate_content
 	git diff --exit-code --stat tests/vectors
+
+docs: $(VENV)/installed  ## write the manual pages into man/ from the commands' own help
+	$(BIN)/python docs/manpages.py
 
 policy-test: $(VENV)/installed  ## the cases in the sample policy
 	$(BIN)/policy test policy/samples

@@ -34,6 +34,7 @@ def enrol_machine(
     secrets: SecretSettings,
     name: str = "",
     exec: bool = False,
+    note: str = "",
     timeout: float = 15.0,
 ) -> MachineHome:
     """Makes `home_path` the home of a newly enrolled machine.
@@ -75,6 +76,7 @@ def enrol_machine(
             bundle_key=response.bundle_key,
             log_key=response.log_key,
             exec=exec,
+            note=note,
         )
     )
     return home

@@ -1,7 +1,7 @@
 """The drive's link to the key server: policy, logins and leases kept fresh in the background, and grants on request.
 
-Three threads: one syncs (at half term, at every push, with jittered retries while the server is away), one listens to
-pushes, one ships records (`record_shipper`). Nothing else waits for the network, except who calls `grant`. What a sync
+Four threads: one syncs (at half term, at every push, with jittered retries while the server is away), one listens to
+pushes, one ends terms, one ships records (`record_shipper`). Nothing else waits for the network, except who calls `grant`. What a sync
 brings is verified before any of it counts, takes effect in `Leases` at once, and is then told to the `Listener`.
 """
 
@@ -46,10 +46,13 @@ DRAIN = 0.9
 """Seconds the filesystem has to let go of revoked keys before they are overwritten under it (promise P5: a second)."""
 BANNED_RETRY = 60.0
 MAX_RECEIPTS = 1000
+REFRESH_TIMEOUT = 2.0
+REFRESH_GAP = 2.0
+"""Seconds for which nobody asks again for a key that the last sync did not bring."""
 
 
 class Listener(Protocol):
-    """What the filesystem does when something changed. Called on the sync thread, one at a time; must not wait long."""
+    """What the filesystem does when something changed. One call at a time, on threads of the client; must not wait long."""
 
     def on_bundle(self, bundle: Bundle) -> None:
         """Decide every open handle again."""
@@ -125,16 +128,21 @@ class KeyClient:
         self._banned = False
         self._next_sync = 0.0
         self._retry = RETRY_MIN
+        self._synced = threading.Condition()
+        self._sync_ended = 0.0
         self._lock = threading.Lock()
         self._draining: dict[bytes, threading.Timer] = {}
         self._receipts: list[m.Receipt] = []
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._terms_changed = threading.Event()
+        self._telling = threading.Lock()
         self._due = threading.Event()
         self._attempted = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, name="key-sync", daemon=True),
             threading.Thread(target=self._listen, name="key-events", daemon=True),
+            threading.Thread(target=self._end_terms, name="key-terms", daemon=True),
         ]
 
     # ---- what the filesystem uses --------------------------------------------------------------------------------
@@ -176,6 +184,18 @@ class KeyClient:
         request = m.GrantRequest(number, person, claim(program), action, file, key_id.hex(), version, wrapped)
         return self._grants.ask(request, timeout)
 
+    def refresh(self, timeout: float = REFRESH_TIMEOUT) -> bool:
+        """Syncs now and waits for it up to `timeout` seconds, for somebody who misses a key that policy gives.
+
+        False where that was done just now, or the server does not answer.
+        """
+        with self._synced:
+            if self._problem or boot_time() < self._sync_ended + REFRESH_GAP:
+                return False
+            round_ = self._sync_ended
+            self.sync_soon()
+            return self._synced.wait_for(lambda: self._sync_ended != round_, timeout) and not self._problem
+
     def dropped(self, labels: Iterable[bytes], handles_refused: int = 0) -> None:
         """The filesystem let go of these labels' keys and pages: they are overwritten, and the receipt is sent."""
         self._forget(frozenset(labels), handles_refused)
@@ -202,6 +222,7 @@ class KeyClient:
             self._shipper.flush(flush)
         self._stopping.set()
         self._wake.set()
+        self._terms_changed.set()
         self._client.close()
         for thread in self._threads:
             if thread.is_alive():
@@ -256,19 +277,13 @@ class KeyClient:
         elif self._due.is_set() or boot_time() >= self._next_sync:
             self._due.clear()
             self._sync()
-        self._settle(self.leases.expire(self.clock.now()))
         if not self._problem:
             self._certificate.renew_if_due(self._client, self.clock.now())
             self._send_receipts()
 
     def _pause(self) -> float:
         """Seconds until there is something to do."""
-        now = boot_time()
-        ends = self.leases.next_end()
-        due = [LONGEST_WAIT, self._next_sync - now]
-        if ends is not None:
-            due.append(ends - self.clock.now())
-        return max(0.01, min(due))
+        return max(0.01, min(LONGEST_WAIT, self._next_sync - boot_time()))
 
     def _sync(self) -> None:
         asked = boot_time()
@@ -281,8 +296,13 @@ class KeyClient:
         except Denied as exc:
             self._failed(exc)
             self._settle(self.leases.refused(self.clock.now()))
+            self._terms_changed.set()
         except (ClientError, BundleRefused, SealingError, ValueError) as exc:
             self._failed(exc)
+        finally:
+            with self._synced:
+                self._sync_ended = boot_time()
+                self._synced.notify_all()
 
     def _failed(self, exc: Exception) -> None:
         if str(exc) != self._problem:
@@ -313,6 +333,7 @@ class KeyClient:
         terms = IDLE_SYNC if renewal is None else renewal - self.clock.now()
         # Machines that were enrolled together need not come back together.
         self._next_sync = boot_time() + max(0.5, terms * random.uniform(0.9, 1.0))
+        self._terms_changed.set()
         self._settle(change)
         if old_bundle is None or bundle.number != old_bundle.number:
             self._tell(lambda listener: listener.on_bundle(bundle))
@@ -355,7 +376,8 @@ class KeyClient:
     def _tell(self, what: Callable[[Listener], None]) -> None:
         assert self._listener is not None
         try:
-            what(self._listener)
+            with self._telling:
+                what(self._listener)
         except Exception:  # a bug over there must not keep the rest of a revocation from happening
             log.exception("bug while the filesystem took over a change")
 
@@ -393,6 +415,17 @@ class KeyClient:
                 log.warning("the server did not take a receipt: %s", exc)
             with self._lock:
                 self._receipts = [other for other in self._receipts if other is not receipt]
+
+    # ---- the thread of terms -------------------------------------------------------------------------------------
+
+    def _end_terms(self) -> None:
+        """Ends what is past its term, to the moment: the sync thread may be waiting for a server that hangs."""
+        while not self._stopping.is_set():
+            self._settle(self.leases.expire(self.clock.now()))
+            ends = self.leases.next_end()
+            wait = LONGEST_WAIT if ends is None else min(LONGEST_WAIT, ends - self.clock.now())
+            self._terms_changed.wait(max(0.01, wait))
+            self._terms_changed.clear()
 
     # ---- bans ----------------------------------------------------------------------------------------------------
 

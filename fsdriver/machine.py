@@ -56,6 +56,8 @@ class MachineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """Ed25519 public key that signs the log's checkpoints."""
     exec: bool = False
     """Programs may be run from the drive."""
+    note: str = ""
+    """What `fsdriver status` reminds people of."""
 
 
 class LastSync(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -65,6 +65,7 @@ class Requests:
             "company": self._config.company_name,
             "machine": self._config.machine,
             "mode": self._config.mode,
+            "note": self._config.note,
             "transport": self._session.transport,
             "since": self._since,
             "server": {"url": keys.server, "state": keys.state, "problem": keys.problem, "synced": keys.synced},
@@ -204,7 +205,7 @@ class Requests:
             return drive.keys.of(header, label, Asker(caller, True), Action.READ, path)
 
         with drive.files.borrowed(inode) as file:
-            yield file, drive.files.unlock(file, key_of), label
+            yield file, drive.files.unlock(file, key_of, may_wait=True), label
 
 
 def _content(sealed: SealedFile) -> Iterator[bytes]:

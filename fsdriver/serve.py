@@ -46,9 +46,13 @@ class Drive:
     def start(self) -> None:
         """Mount. Errors: MachineError, StoreRefused, SpoolFailed, NoPolicy, MountRefused; nothing is left behind then.
 
+        To be called in the main thread: SIGTERM and SIGINT are asked for from here on.
+
         Everything the process makes is for its owner only, but for what programs create, whose modes the kernel gives.
         """
         os.umask(0)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
         with ExitStack() as undo:
             self._start(undo)
             self._resources = undo.pop_all()
@@ -101,15 +105,10 @@ class Drive:
         control = ControlServer(self._home.path, Requests(self._config, built, keys, self.session, self.stop).methods())
         control.start()
         undo.callback(control.stop)
-        _calm_collector()
+        calm_collector()
 
     def wait(self) -> None:
-        """Until `stop`, SIGTERM or SIGINT, or until somebody unmounts or aborts the drive; then end everything.
-
-        To be called in the main thread.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stopping.set())
+        """Until `stop`, SIGTERM or SIGINT, or until somebody unmounts or aborts the drive; then end everything."""
         while not self._stopping.wait(_TICK):
             if self.session.wait(0):
                 log.warning("the drive was unmounted: %s", self.session.aborted or "by umount")
@@ -122,7 +121,13 @@ class Drive:
 
     def _unmount(self, built: Built) -> None:
         result = self.session.stop(release=True)
-        built.drive.recorder.note("unmount", "lazily: files were open" if result is Unmounted.LAZY else "")
+        if result is Unmounted.LAZY:
+            # Programs hold files open that nobody serves from now on: what they wrote is kept, what they read goes.
+            refused = built.revocation.decide_anew(built.drive.views.bundle, {})
+            built.revocation.labels_ended(frozenset(label.id for label in built.drive.views.bundle.labels))
+            built.drive.recorder.note("unmount", f"lazily: {refused} open files were let go")
+        else:
+            built.drive.recorder.note("unmount")
 
     def _watch_hours(self, built: Built) -> None:
         while not self._stopping.wait(_TICK):
@@ -132,7 +137,7 @@ class Drive:
                 log.exception("bug while hours were looked at")
 
 
-def _calm_collector() -> None:
+def calm_collector() -> None:
     """Nodes and handles are let go by count; a collection that walks a hundred thousand of them finds nothing and stops
     every request while it looks."""
     gc.collect()

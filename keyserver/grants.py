@@ -37,6 +37,8 @@ class Granted:
     version: int
     wrapped: bytes
     rule: str
+    policy: int
+    """Number of the bundle that decided."""
 
 
 class Grants:
@@ -59,7 +61,7 @@ class Grants:
             self._record(change, "denied", machine, request, verdict, str(error))
             return error
         self._record(change, "grant", machine, request, verdict, "")
-        return Granted(file_key, request.file.label, version, wrapped, verdict.rule)
+        return Granted(file_key, request.file.label, version, wrapped, verdict.rule, verdict.policy)
 
     def seal(self, machine: Machine, file_id: str, granted: Granted) -> GrantResponse:
         """What the machine gets, once the change that decided is durable."""

@@ -37,6 +37,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
     help="Where sealed-file's passphrase comes from: prompt, fd:N, file:/PATH, credential:NAME.",
 )
 @click.option("--exec", "exec_allowed", is_flag=True, help="Let programs be run from the drive.")
+@click.option("--note", default="", help="What `fsdriver status` reminds people of.")
 @click.pass_context
 def enroll(
     context: click.Context,
@@ -48,6 +49,7 @@ def enroll(
     secret_backend: str,
     passphrase: str,
     exec_allowed: bool,
+    note: str,
 ) -> None:
     """Enrol this machine with a one-use token from `keyserver token create`."""
     if str(token_file) != "-":
@@ -68,6 +70,7 @@ def enroll(
             secrets=settings,
             name=name,
             exec=exec_allowed,
+            note=note,
         )
     except MachineError as exc:
         raise CommandFailed(str(exc)) from exc

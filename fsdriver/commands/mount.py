@@ -13,7 +13,7 @@ import click
 from fsdriver.commands.failure import CommandFailed
 from fsdriver.commands.home import home_of
 from fsdriver.control import ControlError, ask
-from fsdriver.device import MountRefused
+from fsdriver.device import MountRefused, unmount_dead
 from fsdriver.errors import SpoolFailed
 from fsdriver.exitcodes import ExitCode
 from fsdriver.filesystem import StoreInUse, StoreRefused
@@ -91,12 +91,14 @@ def _detach(home: Path) -> int:
 @click.option("--wait", default=15.0, show_default=True, help="Seconds to wait for the end.")
 @click.pass_context
 def umount(context: click.Context, wait: float) -> None:
-    """Unmount the drive of this home and end its daemon."""
+    """Unmount the drive of this home and end its daemon. What a daemon that was killed left mounted goes too."""
     home = home_of(context)
     try:
         pid = ask(home.path, "status")["pid"]
         ask(home.path, "umount")
     except ControlError as exc:
+        if exc.code == ExitCode.NOT_READY and _unmounted_dead(Path(home.config().drive)):
+            return
         raise CommandFailed(str(exc), exc.code) from exc
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
@@ -104,6 +106,13 @@ def umount(context: click.Context, wait: float) -> None:
             return
         time.sleep(0.05)
     raise CommandFailed(f"process {pid} has not ended after {wait:g} seconds: see {home.path / 'drive.log'}")
+
+
+def _unmounted_dead(drive: Path) -> bool:
+    try:
+        return unmount_dead(drive)
+    except (OSError, MountRefused) as exc:
+        raise CommandFailed(str(exc)) from exc
 
 
 def _runs(pid: int) -> bool:

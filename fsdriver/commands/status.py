@@ -36,6 +36,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("policy", f"number {facts['policy']}"),
         ("records", f"{spool['waiting']} waiting" + (f": {spool['problem']}" if spool["problem"] else "")),
     ]
+    if facts["note"]:
+        rows.append(("note", facts["note"]))
     now = time.time()
     rows += [("lease", f"{lease['label']}: {max(0, lease['usable_until'] - now):.0f} s") for lease in facts["leases"]]
     rows += [("open", f"{holder}: {count}") for holder, count in sorted(facts["holders"].items())]

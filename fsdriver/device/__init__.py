@@ -5,9 +5,9 @@ wait returns a `Later`.
 """
 
 from fsdriver.device.dispatch import Answer, Handler, Later
-from fsdriver.device.mount import MountRefused, Unmounted
+from fsdriver.device.mount import MountRefused, Unmounted, unmount_dead
 from fsdriver.device.notify import Notifier
 from fsdriver.device.session import Session
 from fsdriver.device.watchdog import ControlUnavailable
 
-__all__ = ["Answer", "ControlUnavailable", "Handler", "Later", "MountRefused", "Notifier", "Session", "Unmounted"]
+__all__ = ["Answer", "ControlUnavailable", "Handler", "Later", "MountRefused", "Notifier", "Session", "Unmounted", "unmount_dead"]

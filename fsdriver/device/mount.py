@@ -91,6 +91,29 @@ def unmount(mounted: Mounted, *, patience: float = 2.0) -> Unmounted:
         time.sleep(0.1)
 
 
+def unmount_dead(path: Path) -> bool:
+    """Take away the mount at `path` of a daemon that is gone; whether there was one. Raises OSError, MountRefused."""
+    path = real_path(path)
+    if _minor_of(path) is None:
+        return False
+    try:
+        os.statvfs(path)
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            return False
+    else:
+        return False
+    if os.geteuid() == 0:
+        syscalls.umount(str(path), syscalls.UMOUNT_NOFOLLOW | syscalls.MNT_DETACH)
+    else:
+        done = subprocess.run(
+            [_helper(), "-u", "-z", "--", str(path)], capture_output=True, text=True, timeout=_FUSERMOUNT_SECONDS
+        )
+        if done.returncode:
+            raise MountRefused(f"{path}: {done.stderr.strip()}")
+    return True
+
+
 def _try_unmount(mounted: Mounted, *, lazy: bool) -> bool:
     path = str(mounted.point.path)
     if not mounted.by_helper:
@@ -115,8 +138,7 @@ def real_path(path: Path) -> Path:
 
 def _checked_point(path: Path) -> MountPoint:
     if _minor_of(path) is not None:
-        how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
-        raise MountRefused(f"{path}: a drive is mounted here already; if its daemon is dead: {how} {path}")
+        raise MountRefused(f"{path}: something is mounted here already; if it is a dead drive: `fsdriver umount`")
     try:
         return MountPoint(path)
     except OSError as exc:

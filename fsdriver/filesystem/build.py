@@ -21,6 +21,7 @@ from fsdriver.filesystem.lookups import Lookups
 from fsdriver.filesystem.names import Names
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.filesystem.operations import Operations
+from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
 from fsdriver.filesystem.revocation import Revocation
 from fsdriver.filesystem.store import Store
@@ -44,6 +45,7 @@ class Built:
 
     def close(self) -> None:
         """After the session has ended."""
+        self.drive.prefetch.stop()
         self.dropins.close()
         self.drive.callers.close()
 
@@ -75,9 +77,11 @@ def build(
         files=files,
         recorder=Recorder(spool, directories, views),
         copies=Copies(str(mount_point)),
+        prefetch=Prefetch(directories),
         kernel=KernelLink(),
         now=now,
     )
+    drive.prefetch.start()
     locking = Locking(drive)
     births = Births(drive, company, store.redo)
     dropins = DropIns(drive, births, store.corner)

@@ -13,6 +13,7 @@ from fsdriver.filesystem.copies import Copies
 from fsdriver.filesystem.filekeys import FileKeys
 from fsdriver.filesystem.kernel import KernelLink
 from fsdriver.filesystem.openfiles import OpenFiles
+from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
 from fsdriver.identity import Caller, Callers
 from fsdriver.nodes.directories import Directories
@@ -53,6 +54,7 @@ class Drive:
     files: OpenFiles
     recorder: Recorder
     copies: Copies
+    prefetch: Prefetch
     kernel: KernelLink
     now: Callable[[], float]
     handles: dict[int, Handle | DropIn | DirectoryHandle] = field(default_factory=dict)

@@ -7,7 +7,7 @@ done in a reader or ring thread: `MustWait` sends the request to the pool.
 from collections.abc import Callable
 
 from fsdriver.content import FileKey, Header, WrapAlgorithm, WrapSlot, wrap
-from fsdriver.errors import FsError, GrantRefused, HeaderDamaged, LeaseMissing
+from fsdriver.errors import FsError, GrantRefused, HeaderDamaged, LeaseExpired, LeaseMissing
 from fsdriver.filesystem.asker import Asker, MustWait
 from fsdriver.filesystem.grants import Grants
 from fsdriver.leases import LabelKey, Leases
@@ -35,7 +35,7 @@ class FileKeys:
         if slot is None:
             raise HeaderDamaged("the header holds no file key that this program can open")
         if not label.per_file:
-            _, secret = self._lent(label, slot.version)
+            _, secret = self._missed(label, slot.version, asker)
             return header.unwrap(slot, secret)
         key, _ = self._granted(label, header.file_id, asker, action, path, slot)
         return key
@@ -55,12 +55,23 @@ class FileKeys:
         """The key of a new file, and how it is wrapped in the file's header. Errors: as `of`."""
         if label.per_file:
             return self._granted(label, file_id, asker, Action.CREATE, path, None)
+        lent, secret = self._missed(label, None, asker)
         key = FileKey.generate()
-        return key, self.wrapped(label, key, file_id)
+        return key, self._wrapped(label, key, file_id, lent, secret)
+
+    def holds(self, label: Label) -> bool:
+        """Whether a lease of the label's key is here."""
+        try:
+            self._leases.key_for(label.id, None, self._now())
+        except (LeaseMissing, LeaseExpired):
+            return False
+        return True
 
     def wrapped(self, label: Label, key: FileKey, file_id: bytes) -> WrapSlot:
         """A file key under the newest key of a label that is lent. Errors: LeaseMissing, LeaseExpired."""
-        lent, secret = self._lent(label, None)
+        return self._wrapped(label, key, file_id, *self._lent(label, None))
+
+    def _wrapped(self, label: Label, key: FileKey, file_id: bytes, lent: LabelKey, secret: bytes) -> WrapSlot:
         return wrap(
             key,
             secret,
@@ -70,6 +81,17 @@ class FileKeys:
             key_id=lent.key_id,
             version=lent.version,
         )
+
+    def _missed(self, label: Label, version: int | None, asker: Asker) -> tuple[LabelKey, bytes]:
+        """As `_lent`; a key that policy gives, but is not here (its hour has just begun), is asked for."""
+        try:
+            return self._lent(label, version)
+        except (LeaseMissing, LeaseExpired):
+            if not asker.may_wait:
+                raise MustWait from None
+            if not self._grants.refresh():
+                raise
+        return self._lent(label, version)
 
     def _lent(self, label: Label, version: int | None) -> tuple[LabelKey, bytes]:
         """A label's key and its bytes. Errors: LeaseMissing, also when it is forgotten just now, LeaseExpired."""

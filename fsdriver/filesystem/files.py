@@ -53,10 +53,11 @@ class Files:
         inode = drive.inodes.get(event.head.nodeid)
         if not inode.is_regular:
             raise OSError(errno.EINVAL, "not a regular file")
+        begin = time.monotonic()
         file = drive.files.acquire(inode)
         try:
             if event.head.nodeid & 1 == PLAIN:
-                return self._open_plain(event, asker, file)
+                return self._open_plain(event, asker, file, begin)
             return self._open_cipher(event, asker, file)
         except _DAMAGE as exc:
             self._damaged(asker.caller, inode, exc)
@@ -64,7 +65,7 @@ class Files:
         finally:
             drive.files.release(file)  # a handle that was made holds a reference of its own
 
-    def _open_plain(self, event: events.Open, asker: Asker, file: OpenFile) -> bytes:
+    def _open_plain(self, event: events.Open, asker: Asker, file: OpenFile, begin: float) -> bytes:
         drive = self._drive
         inode = file.inode
         mode = event.flags & os.O_ACCMODE
@@ -78,7 +79,9 @@ class Files:
 
         self._drop_stale_state(file)
         fresh = file.sealed is None
-        sealed = drive.files.unlock(file, key_of)
+        sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
+        if fresh and inode.parent is not None:
+            drive.prefetch.waited(inode.parent, inode.name, time.monotonic() - begin)
         label, standing = self._plaintext(asker.caller, inode, sealed.header.label)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
@@ -131,7 +134,7 @@ class Files:
         assert file.sealed is not None
         # A handle that cannot write has nothing to flush; locks taken through it go with RELEASE.
         flags = abi.FOPEN_NOFLUSH if mode == os.O_RDONLY else 0
-        if label.recheck == "read":
+        if label.recheck == "read" or file.refused:
             return flags | abi.FOPEN_DIRECT_IO
         if inode.commit_cached == (file.sealed.generation, file.sealed.sum):
             flags |= abi.FOPEN_KEEP_CACHE
@@ -227,7 +230,19 @@ class Files:
         )
         file.handles.add(handle)
         drive.handles[handle.fh] = handle
+        if view == PLAIN and not self._still_given(handle):
+            del drive.handles[handle.fh]
+            file.handles.discard(handle)
+            drive.files.release(file)
+            raise Revoked("the right to this file was taken away while it was being opened")
         return handle
+
+    def _still_given(self, handle: Handle) -> bool:
+        """What was decided before a handle could be seen, looked at again now that `Revocation` sees it."""
+        drive, label = self._drive, handle.label
+        assert label is not None
+        standing = drive.views.standing(handle.caller, drive.views.bundle.label_by_id(label.id))
+        return standing.view is View.PLAINTEXT and (label.per_file or drive.keys.holds(label))
 
     # ---- content -----------------------------------------------------------------------------------------------
 
@@ -242,12 +257,17 @@ class Files:
             done = os.preadv(handle.file.fd, [out[: event.size]], event.offset)
         else:
             self._check(handle, asker, Action.READ)
-            assert handle.file.sealed is not None
+            sealed = handle.file.sealed
+            if sealed is None:
+                raise Revoked("the key of this file was taken away")
             try:
-                done = handle.file.sealed.read_into(event.offset, out[: event.size])
+                done = sealed.read_into(event.offset, out[: event.size])
             except _DAMAGE as exc:
                 self._damaged(asker.caller, handle.file.inode, exc)
                 raise
+            if handle.file.refused:
+                handle.file.inode.commit_cached = None
+                self._drive.kernel.inval_inode(handle.file.inode.nodeid(PLAIN))
         if not handle.bytes_read and done:
             self._drive.copies.reads(handle)
         handle.bytes_read += done
@@ -263,13 +283,14 @@ class Files:
         if asker is not None:
             self._check(handle, asker, Action.WRITE)
         file = handle.file
-        if file.sealed is None:
+        sealed = file.sealed
+        if sealed is None:
             raise Revoked("the key of this file was taken away")
         if not handle.bytes_written:
             self._drive.copies.writes(handle)
             self._drive.tell_other_view(file.inode, PLAIN)
         try:
-            done = file.sealed.write(event.offset, event.data)
+            done = sealed.write(event.offset, event.data)
         except _DAMAGE as exc:
             self._damaged(handle.caller, file.inode, exc)
             raise
@@ -343,7 +364,7 @@ class Files:
             header_label, _ = self._plaintext(asker.caller, inode, header.label)
             return drive.keys.of(header, header_label, asker, action, path)
 
-        return drive.files.unlock(file, key_of)
+        return drive.files.unlock(file, key_of, may_wait=asker.may_wait)
 
     def _truncate(self, file: OpenFile, size: int) -> None:
         if file.sealed is None:
@@ -459,6 +480,8 @@ class Files:
                 bytes_written=handle.bytes_written,
             )
             file.handles.discard(handle)
+            if file.refused:
+                file.refused = any(other.revoked for other in list(file.handles))
             drive.files.release(file)
         return replies.EMPTY
 

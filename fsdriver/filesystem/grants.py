@@ -1,4 +1,4 @@
-"""The key of one file, as the key server grants it: what the filesystem asks of whoever speaks to the server."""
+"""What the filesystem asks of whoever speaks to the key server: the key of one file, or keys that should be here."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from policy import ProgramFacts
 
 
 class Grants(Protocol):
-    """The key server, asked for the key of one file. Blocks on the network, with a deadline."""
+    """The key server. Both block on the network, with a deadline."""
 
     def grant(
         self,
@@ -23,3 +23,6 @@ class Grants(Protocol):
         wrapped: bytes = b"",
     ) -> FileGrant:
         """`wrapped` empty: a new file's key. Raises GrantRefused, ServerUnreachable."""
+
+    def refresh(self) -> bool:
+        """Ask what this machine may hold now, for somebody who misses a key; False where that cannot bring anything new."""

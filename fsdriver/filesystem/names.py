@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import stat
+import time
 
 from fsdriver.errors import LabelBoundary
 from fsdriver.filesystem.asker import Asker
@@ -96,7 +97,9 @@ class Names:
         parent, fd = self._place(event.head.nodeid, event.name)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
+        begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
+        drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
         os.unlink(event.name, dir_fd=fd.fd)
         gone(drive, inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY

@@ -112,11 +112,14 @@ class OpenFiles:
         finally:
             self.release(file)
 
-    def unlock(self, file: OpenFile, key_of: Unlock) -> SealedFile:
+    def unlock(self, file: OpenFile, key_of: Unlock, *, may_wait: bool) -> SealedFile:
         """The file's content. `key_of` decides by the (still unverified) header and gives the file key, or raises.
 
-        Errors: those of `key_of`; HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany.
+        Where `key_of` may wait for the network, nobody waits with it for the file's lock. Errors: those of `key_of`;
+        HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany.
         """
+        if may_wait and file.sealed is None:
+            key_of = self._asked_ahead(file, key_of)
         with file.lock:
             if file.sealed is None:
                 inode = file.inode
@@ -126,6 +129,11 @@ class OpenFiles:
                 inode.file_id = file.sealed.header.file_id
                 inode.store_ctime = os.fstat(file.fd).st_ctime_ns
             return file.sealed
+
+    def _asked_ahead(self, file: OpenFile, key_of: Unlock) -> Unlock:
+        header = self.header(file)
+        key = self._company_only(key_of)(header)
+        return lambda found: key if found == header else key_of(found)
 
     def _company_only(self, key_of: Unlock) -> Unlock:
         def checked(header: Header) -> FileKey:

@@ -6,6 +6,7 @@ each step at once; the drain has a deadline, after which what is left is recorde
 """
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping
 
 from fsdriver.errors import FsError
@@ -21,19 +22,21 @@ DRAIN_SECONDS = 0.5
 
 
 class Revocation:
-    """Takes rights away from open handles. One thread at a time calls it: the key client's."""
+    """Takes rights away from open handles. Thread-safe: the key client's thread, the hours' and the end's call it."""
 
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
+        self._lock = threading.Lock()
 
     def decide_anew(self, bundle: Bundle | None, logins: Mapping[int, str]) -> int:
         """A new bundle or login map: every open handle is decided again, without grace. How many were refused."""
         drive = self._drive
-        drive.views.update(bundle, logins)
+        with self._lock:
+            drive.views.update(bundle, logins)
+            refused = self._refuse(handle for handle in self._handles() if not self._still_entitled(handle))
+            self._drop_pages(None)
         if bundle is not None:
-            drive.callers.set_programs(bundle.programs)
-        refused = self._refuse(handle for handle in self._handles() if not self._still_entitled(handle))
-        self._drop_pages(None)
+            drive.callers.set_programs(bundle.programs)  # reads the programs, which takes as long as it takes
         return refused
 
     def labels_ended(self, labels: frozenset[bytes]) -> int:
@@ -42,21 +45,26 @@ class Revocation:
         How many handles were refused.
         """
         drive = self._drive
-        ended = [
-            handle
-            for handle in self._handles()
-            if handle.view == PLAIN and handle.label is not None and handle.label.id in labels
-        ]
-        refused = self._refuse(ended)
-        self._drop_pages(labels)
-        for inode in drive.inodes:
-            file = inode.opened
-            if file is not None and file.sealed is not None and file.sealed.header.label in labels:
-                self._forget_key(file)
+        with self._lock:
+            ended = [
+                handle
+                for handle in self._handles()
+                if handle.view == PLAIN and handle.label is not None and handle.label.id in labels
+            ]
+            refused = self._refuse(ended)
+            self._drop_pages(labels)
+            for inode in drive.inodes:
+                file = inode.opened
+                if file is not None and file.sealed is not None and file.sealed.header.label in labels:
+                    self._forget_key(file)
         return refused
 
     def hours_passed(self) -> None:
         """Decide handles again whose rule's `when:` has changed sides; what ends so has the label's grace."""
+        with self._lock:
+            self._decide_by_hour()
+
+    def _decide_by_hour(self) -> None:
         drive = self._drive
         now = drive.now()
         over = []
@@ -93,6 +101,7 @@ class Revocation:
         refused = [handle for handle in handles if not handle.revoked]
         for handle in refused:
             handle.revoked = True
+            handle.file.refused = True
         for handle in refused:
             drive.recorder.record(
                 "revoke",

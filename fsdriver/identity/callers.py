@@ -65,9 +65,11 @@ class _Known:
         self.used = True
 
     def same(self, verdict: Verdict) -> bool:
-        """Whether the process still has the memory that `verdict` is about."""
-        # A child of vfork keeps its parent's memory in use after its own exec, so ask whether it has called exec.
-        return self.process.same_memory() and not (verdict.forked and not self.process.stat().forked)
+        """Whether the process is there, and still has the memory that `verdict` is about."""
+        # A child of vfork keeps its parent's memory in use, after the parent's end (when the number may be given to
+        # another process) and after its own exec, so ask for the process, and whether it has called exec.
+        process = self.process
+        return process.same_memory() and process.exists() and not (verdict.forked and not process.stat().forked)
 
 
 class _Thread:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import signal
 import struct
 from typing import NamedTuple
 
@@ -105,6 +106,19 @@ class Process:
         except OSError as exc:
             return exc.errno == errno.EINVAL
         return False
+
+    def exists(self) -> bool:
+        """Whether the process is there (ended but not waited for counts), so that its number is nobody else's.
+
+        pidfd_send_signal(2) takes a descriptor of /proc/PID and, for signal 0, only looks.
+        """
+        try:
+            signal.pidfd_send_signal(self.directory, 0)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def exe_link(self, tid: int) -> bytes:
         """The path of the program, as text; it may be forged, and may end in " (deleted)"."""

@@ -21,7 +21,7 @@ class OpenFile:
     another closes the file must not find the number given to another file.
     """
 
-    __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "sealed", "writable")
+    __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "refused", "sealed", "writable")
 
     def __init__(self, inode: Inode, fd: int, *, writable: bool) -> None:
         self.inode = inode
@@ -32,6 +32,8 @@ class OpenFile:
         self.references = 0
         self.sealed: SealedFile | None = None
         self.handles: set[Handle] = set()
+        self.refused = False
+        """A handle whose right was taken away is still open: no page may be left where it could read it."""
         self.modified_ns: int | None = None
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -114,10 +115,13 @@ class AgentPort:
 
     async def _grant(self, machine: Machine, peer: Peer, request: GrantRequest) -> GrantResponse:
         service = self._service
-        granted = _raised(await self._write(lambda change: service.grants.decide(change, machine, request)))
-        # A ban may have been in the same commit.
-        machine = service.machines.admit(peer, service.clock())
-        return service.grants.seal(machine, request.file.file_id, granted)
+        while True:
+            asking = machine
+            granted = _raised(await self._write(partial(service.grants.decide, machine=asking, request=request)))
+            machine = service.machines.admit(peer, service.clock())
+            # A ban, a new policy or mapping may have been in the same commit: then what was decided counts no more.
+            if granted.policy == service.bundles.current.signed.number and machine.persons == asking.persons:
+                return service.grants.seal(machine, request.file.file_id, granted)
 
     async def _records(self, machine: Machine, _: Peer, batch: RecordBatch) -> Message:
         take = self._service.intake.take

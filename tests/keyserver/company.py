@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from keyserver.atomic_file import replace_file
 from keyserver.auditlog.records import CHAIN_START, encode, link, rfc3339
 from keyserver.ca.names import Peer
+from keyserver.changes import Writer
 from keyserver.client import AgentClient, JoinToken, enrol
 from keyserver.home import Home, HomeConfig
 from keyserver.keys.root import RootKey, create_root_key
@@ -177,6 +178,21 @@ class Company:
     def close(self) -> None:
         self.service.stop()
         self.store.close()
+
+
+@contextmanager
+def one_commit(writer: Writer) -> Iterator[None]:
+    """What is submitted meanwhile is committed together."""
+    busy, gate = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        busy.set()
+        gate.wait(10)
+
+    writer.submit(hold)
+    busy.wait(10)
+    yield
+    gate.set()
 
 
 class Served:

@@ -1,9 +1,8 @@
-import threading
-
 import pytest
 
 from keyserver.auditlog.verify import verify_log
 from keyserver.errors import NotReady
+from tests.keyserver.company import one_commit
 
 
 class Oops(Exception):
@@ -29,16 +28,15 @@ def test_a_job_that_raises_leaves_nothing_behind(company):
 
 
 def test_jobs_that_share_a_commit_do_not_share_their_failures(company):
-    writer, gate = company.service.writer, threading.Event()
+    writer = company.service.writer
 
     def fail(change):
         change.record("bad")
         raise Oops
 
-    waiting = [writer.submit(lambda change: gate.wait())]
-    for number in range(20):
-        waiting.append(writer.submit(fail if number % 3 == 0 else lambda change: change.record("good")))
-    gate.set()
+    with one_commit(writer):
+        jobs = [fail if number % 3 == 0 else lambda change: change.record("good") for number in range(20)]
+        waiting = [writer.submit(job) for job in jobs]
     failed = [isinstance(each.exception(), Oops) for each in waiting]
     assert failed.count(True) == 7
     assert company.events().count("good") == 13

@@ -1,5 +1,4 @@
 import sqlite3
-import threading
 
 import msgspec
 import pytest
@@ -7,7 +6,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyserver.errors import Banned, Denied, Malformed, NotFound, TokenExpired, TokenUsed
 from keyserver.machines import Machines
-from tests.keyserver.company import TestMachine
+from tests.keyserver.company import TestMachine, one_commit
 
 
 @pytest.fixture
@@ -38,11 +37,10 @@ def test_a_token_works_once(company):
 
 def test_two_machines_in_one_commit_cannot_both_use_a_token(company):
     token = company.token({})
-    gate, writer = threading.Event(), company.service.writer
-    writer.submit(lambda change: gate.wait())
     requests = [TestMachine().request(token) for _ in range(2)]
-    futures = [writer.submit(lambda change, r=r: company.service.enrolment.enrol(change, r)) for r in requests]
-    gate.set()
+    enrol_, submit = company.service.enrolment.enrol, company.service.writer.submit
+    with one_commit(company.service.writer):
+        futures = [submit(lambda change, r=r: enrol_(change, r)) for r in requests]
     assert [isinstance(each.result(), TokenUsed) for each in futures] == [False, True]
 
 

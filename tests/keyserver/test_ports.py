@@ -29,7 +29,7 @@ from keyserver.messages import (
 from keyserver.receipts import signed_text
 from keyserver.sealing import Binding
 from keyserver.tls_connection import client_context
-from tests.keyserver.company import PASSWORD, SHA, Clock, TestMachine, found_home, make_csr, serving
+from tests.keyserver.company import PASSWORD, SHA, Clock, TestMachine, found_home, make_csr, one_commit, serving
 
 
 class RealClock(Clock):
@@ -118,6 +118,29 @@ def test_a_grant_over_the_wire(served, joined):
     machine.sealing.open(answer.sealed, binding)
     with pytest.raises(c.Denied):
         client.grant(GrantRequest(1, "dana", office, "create", file))
+
+
+def test_a_right_that_ends_in_the_same_commit_gives_no_key(served, joined):
+    _, client = joined
+    service, answers = served.service, []
+    file = FileFacts("0f" * 16, label(served, "sales/contracts"), "/sales/contracts/a.docx")
+    request = GrantRequest(1, "li", ProgramClaim("/usr/bin/office", sha256=SHA, clean=True), "create", file)
+
+    def ask():
+        try:
+            answers.append(client.grant(request))
+        except c.ClientError as error:
+            answers.append(error)
+
+    asking = threading.Thread(target=ask)
+    with one_commit(service.writer):
+        disabled = service.writer.submit(lambda change: service.people.set_active(change, "li", False, "admin"))
+        asking.start()
+        time.sleep(0.3)
+    asking.join()
+    disabled.result()
+    served.write(lambda change: service.people.set_active(change, "li", True, "admin"))
+    assert isinstance(answers[0], c.Denied)
 
 
 def test_records_over_the_wire(joined):

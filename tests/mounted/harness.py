@@ -18,6 +18,7 @@ from fsdriver.errors import LeaseMissing, ServerUnreachable
 from fsdriver.filesystem import Store, build
 from fsdriver.leases import LabelKey
 from fsdriver.protocol import Event
+from fsdriver.serve import calm_collector
 from keyserver.sealing import SecretKey
 from policy import Bundle, Person, load, read_files
 
@@ -39,6 +40,9 @@ class FixedLeases:
 class NoGrants:
     def grant(self, request: object) -> object:
         raise ServerUnreachable("there is no key server in this test")
+
+    def refresh(self) -> bool:
+        return False
 
 
 class Timed:
@@ -106,6 +110,7 @@ def main() -> None:
     session = Session(handler, here / "drive", io_uring=arguments.transport == "io_uring", hang_limit=None)
     session.start()
     built.drive.kernel.attach(session.notifier)
+    calm_collector()
     print(json.dumps({"pid": os.getpid(), "drive": str(here / "drive"), "transport": session.transport}), flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     session.stop(release=True)

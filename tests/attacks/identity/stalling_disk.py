@@ -26,6 +26,9 @@ class StallingDisk:
         subprocess.run(command, check=True, pass_fds=[self._fd])
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
+        # A check that does ask this disk would wait for ever, and could not even be killed.
+        self._deadline = threading.Timer(20, self._unmount)
+        self._deadline.start()
 
     def stall(self) -> None:
         """Answer nothing from here on, but FLUSH and RELEASE: a process cannot end without."""
@@ -39,10 +42,14 @@ class StallingDisk:
         """Unmount. Who waits for an answer gets an error; without it a process that is killed cannot end."""
         if self._fd < 0:
             return
-        subprocess.run(["umount", "--force", "--lazy", str(self._place)], check=True)
+        self._deadline.cancel()
+        self._unmount()
         self._thread.join(10)
         os.close(self._fd)
         self._fd = -1
+
+    def _unmount(self) -> None:
+        subprocess.run(["umount", "--force", "--lazy", str(self._place)], check=False, stderr=subprocess.DEVNULL)
 
     def _serve(self) -> None:
         while True:

@@ -17,9 +17,9 @@ from tests.fsdriver.identity.processes import (
     SHELL,
     TAIL,
     ask,
-    children,
     is_listed,
     naive,
+    only_child,
     running,
     say,
     settle,
@@ -74,7 +74,7 @@ def test_exec_of_the_same_program_is_identified_again(callers: Callers):
 def test_a_child_that_execs(callers: Callers):
     with running([SHELL, "-c", "sleep 100 & read x"]) as process:
         assert is_listed(ask(callers, process.pid))
-        (child,) = children(process.pid)
+        child = only_child(process.pid)
         assert not is_listed(ask(callers, child))
 
 
@@ -84,6 +84,7 @@ fifo, evil = sys.argv[1:]
 environ = {**os.environ, "LD_PRELOAD": evil} if evil else os.environ
 open_first = [(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)]
 print(os.posix_spawn(sys.executable, [sys.executable, "-c", "input(); input()"], environ, file_actions=open_first))
+sys.stdin.read()
 """
 
 
@@ -96,7 +97,7 @@ def test_a_vfork_child_that_is_identified_before_it_execs_the_same_program(
     fifo = place / "fifo"
     os.mkfifo(fifo)
     with running([PYTHON, "-c", SPAWN, str(fifo), str(evil) if preload else ""]) as process:
-        (child,) = children(process.pid)
+        child = only_child(process.pid)
         assert is_listed(ask(callers, process.pid))
         assert is_listed(ask(callers, child))
         with open(fifo, "w"):
@@ -119,6 +120,25 @@ def test_a_pid_used_again(callers: Callers):
     finally:
         os.kill(evil, signal.SIGKILL)
         os.waitpid(evil, 0)
+
+
+def test_the_pid_of_a_process_used_again_while_a_vfork_child_keeps_its_memory(callers: Callers, place: Path):
+    fifo = place / "fifo"
+    os.mkfifo(fifo)
+    with running([PYTHON, "-c", SPAWN, str(fifo), ""]) as process:
+        child = only_child(process.pid)
+        assert is_listed(ask(callers, process.pid))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        try:
+            evil = _fork_as(process.pid)
+            settle(evil)
+            assert callers.known(evil, 0) is None
+            assert not is_listed(ask(callers, evil))
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.kill(evil, signal.SIGKILL)
+            os.waitpid(evil, 0)
 
 
 def test_the_pid_of_a_thread_used_again(callers: Callers):

@@ -61,6 +61,7 @@ def test_a_file_bound_over_the_program_in_another_mount_namespace(callers: Calle
 
 def test_a_program_that_the_daemon_started_in_another_mount_namespace(callers: Callers):
     with running(["unshare", "-m", *FOREVER]) as process:
+        assert naive(process.pid)
         assert not is_listed(ask(callers, process.pid))
         dismiss = callers.admit(process.pid)
         assert callers.known(process.pid, 0) is None

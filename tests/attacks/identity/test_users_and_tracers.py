@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -76,10 +77,14 @@ def traced(pid: int, question: Callable[[], None]) -> None:
     tracer.start()
     try:
         assert attached.wait(5)
+        time.sleep(0.01)
         question()
     finally:
         done.set()
-        tracer.join()  # the end of a tracer detaches it
+        tracer.join()
+        while "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text():
+            time.sleep(0.01)  # the kernel detaches it when the thread has ended, a moment after join()
+        time.sleep(0.01)  # one look at a thread's tracer holds for some milliseconds
 
 
 def test_a_tracer_attached_before_the_process_is_identified(callers: Callers):

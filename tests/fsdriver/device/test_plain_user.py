@@ -41,7 +41,10 @@ def point() -> Iterator[Path]:
 
 def daemon(point: Path, mode: str, **options: Any) -> subprocess.Popen[str]:
     script = f"rm -f {point.parent}/fuse && mknod {point.parent}/fuse c 10 229 && chmod {mode} {point.parent}/fuse && "
-    script += f'mount --bind {point.parent}/fuse /dev/fuse && exec "$@"'
+    script += f"mount --bind {point.parent}/fuse /dev/fuse && "
+    # The checkout may lie in a home that others cannot enter.
+    script += f"mkdir -p {point.parent}/sources && mount --bind {SOURCES} {point.parent}/sources && "
+    script += f'cd {point.parent}/sources && exec "$@"'
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *AS_USER]
     command += [PYTHON, "-m", "tests.fsdriver.device.daemon", json.dumps({"point": str(point), **options})]
     return subprocess.Popen(
@@ -49,7 +52,6 @@ def daemon(point: Path, mode: str, **options: Any) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=SOURCES,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
     )
 

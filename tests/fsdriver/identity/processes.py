@@ -47,13 +47,25 @@ def running(
         settle(process.pid)
         yield process
     finally:
-        for pid in (process.pid, *children(process.pid)):
-            os.kill(pid, signal.SIGKILL)
+        if process.poll() is None:
+            for pid in (process.pid, *children(process.pid)):
+                os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def only_child(pid: int) -> int:
+    """Its child, once it has one and that waits for something."""
+    for _ in range(1000):
+        if found := children(pid):
+            (child,) = found
+            settle(child)
+            return child
+        time.sleep(0.01)
+    raise AssertionError(f"process {pid} starts no child")
 
 
 def settle(pid: int) -> None:
@@ -82,7 +94,11 @@ def say(process: "subprocess.Popen[str]", line: str) -> None:
 
 def naive(pid: int, path: str = TAIL) -> bool:
     """The check that the attacks defeat: /proc/PID/exe names the listed program."""
-    return os.readlink(f"/proc/{pid}/exe") == path
+    for _ in range(500):
+        if os.readlink(f"/proc/{pid}/exe") == path:
+            return True
+        time.sleep(0.01)  # a shell may still prepare the attack
+    return False
 
 
 def is_listed(caller: Caller) -> bool:

@@ -1,0 +1,125 @@
+"""What the handlers cost without a kernel: requests made up here, answered in one thread, processor time per request.
+
+    python -m benchmarks.handler_cost [--files 3000] [--profile]
+
+Real store, format, policy decision and records; the caller's identity is fixed (benchmarks/identity_cost.py has that).
+"""
+
+import argparse
+import cProfile
+import os
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fsdriver.audit_spool import AuditSpool
+from fsdriver.filesystem import Store, build
+from fsdriver.identity import Caller, Callers
+from fsdriver.protocol import InHeader, events
+from fsdriver.serve import calm_collector
+from policy import Bundle, Person, ProgramFacts, load, read_files
+from tests.mounted.harness import COMPANY, FixedLeases, NoGrants
+
+HERE = Path(__file__).parent
+FACTS = ProgramFacts(path="/usr/bin/tar", packages=frozenset({"tar"}), clean=True)
+CALLER = Caller(1, 1, 0, 0, 0, FACTS, "", "/usr/bin/tar", "00" * 32, 1, "/sbin/init")
+
+
+def drive(room: Path) -> Any:
+    Callers.known = lambda self, tid, uid, **how: CALLER  # type: ignore[method-assign,assignment,misc]
+    policy = load(read_files([HERE / "policy"]))
+    bundle = Bundle.build(
+        policy,
+        number=1,
+        company=COMPANY.hex(),
+        label_ids={label.qualified: label.qualified.encode().ljust(16, b"\0")[:16] for label in policy.labels},
+        people=[Person(name="li", departments=frozenset(policy.departments))],
+    )
+    (room / "store").mkdir()
+    store = Store.open(str(room / "store"), COMPANY, "bench")
+    spool = AuditSpool(room / "spool", "bench", time.time)
+    built = build(
+        store,
+        room / "drive",
+        company=COMPANY,
+        mode="root",
+        leases=FixedLeases(),  # type: ignore[arg-type]
+        grants=NoGrants(),  # type: ignore[arg-type]
+        spool=spool,
+        now=time.time,
+    )
+    built.revocation.decide_anew(bundle, {0: "li"})
+    return built
+
+
+class Client:
+    """Sends made-up requests and adds up what they cost."""
+
+    def __init__(self, handler: Callable[[Any, memoryview], Any]) -> None:
+        self._handler = handler
+        self._out = memoryview(bytearray(1 << 20))
+        self.spent: dict[str, list[int]] = {}
+
+    def __call__(self, kind: type[Any], nodeid: int, *fields: Any) -> Any:
+        event = kind(InHeader(0, 0, 1, nodeid, 0, 0, 1), *fields)
+        begin = time.thread_time_ns()
+        answer = self._handler(event, self._out)
+        spent = self.spent.setdefault(kind.__name__, [0, 0])
+        spent[0] += 1
+        spent[1] += time.thread_time_ns() - begin
+        return answer
+
+
+def work(client: Client, files: int, size: int) -> None:
+    """Unpack, read again, remove: `files` files of `size` bytes."""
+    data = memoryview(os.urandom(size))
+    number = int.from_bytes
+    nodes = []
+    for index in range(files):
+        name = b"file%d" % index
+        created = client(events.Create, 1, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, 0, 0, name)
+        nodeid, fh = number(created[:8], "little"), number(created[128:136], "little")
+        client(events.Write, nodeid, fh, 0, size, 0, 0, 0, data)
+        client(events.Setattr, nodeid, 0x30 | 0x40, fh, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0)
+        client(events.Flush, nodeid, fh, 0)
+        client(events.Release, nodeid, fh, 0, 0, 0)
+        nodes.append(nodeid)
+    for index, nodeid in enumerate(nodes):
+        client(events.Lookup, 1, b"file%d" % index)
+        opened = client(events.Open, nodeid, os.O_RDONLY, 0)
+        fh = number(opened[:8], "little")
+        client(events.Read, nodeid, fh, 0, 131072, 0, 0, 0)
+        client(events.Release, nodeid, fh, 0, 0, 0)
+    for index in range(files):
+        client(events.Unlink, 1, b"file%d" % index)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=3000)
+    parser.add_argument("--size", type=int, default=8192)
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="grantfs-bench-", dir="/dev/shm") as room:
+        built = drive(Path(room))
+        client = Client(built.operations)
+        work(client, 200, arguments.size)
+        client.spent.clear()
+        calm_collector()
+        profile = cProfile.Profile()
+        if arguments.profile:
+            profile.runcall(work, client, arguments.files, arguments.size)
+            pstats.Stats(profile).sort_stats("tottime").print_stats(45)
+        else:
+            work(client, arguments.files, arguments.size)
+        for name, (count, spent) in client.spent.items():
+            sys.stdout.write(f"{name:10} {count:7} {spent / count / 1000:7.1f} us\n")
+        built.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+import shutil
+from datetime import datetime
+
+import pytest
+
+from tests.endtoend.company import LISTED, POLICY, eventually
+from tests.endtoend.program import SIGBUS, Program, Refused
+
+WITHIN = 1.0
+"""Seconds a revocation may take (promise P5)."""
+TEXT = "what only listed programs read " * 3000
+
+
+class Holder:
+    """A listed program that holds a plaintext handle with cached pages and a mapping, and one file to try again."""
+
+    def __init__(self, company, place):
+        self.company = company
+        self.path = company.drive / place
+        self.program = Program()
+        self.program.put(self.path, TEXT)
+        self.program.open("held", self.path, 0)
+        assert self.program.read("held", len(TEXT)) == TEXT
+        self.program.map("held")
+        assert self.program.touch_map("held") == 0
+
+    def measured(self, act, event):
+        """Seconds from the server's record of what `act` did until the handle, and the mapping, were refused."""
+        self.program.tell("refused", "held", "held", 15)
+        act()
+        found = self.program.answer()
+        done = self.company.records(event, machine="server")[-1]
+        at = datetime.fromisoformat(done["time"]).timestamp()
+        assert found["read"][0] == "EACCES"
+        assert found["map"][0] == SIGBUS
+        return found["read"][1] - at, found["map"][1] - at
+
+    def end(self):
+        self.program.end()
+
+
+@pytest.fixture
+def holder(company):
+    holder = Holder(company, "clients/held.txt")
+    yield holder
+    holder.end()
+
+
+def report(record_property, what, seconds):
+    for name, value in zip(("read", "map"), seconds, strict=True):
+        record_property(f"{what}-{name}", round(value, 3))
+        print(f"{what}: {name} refused after {value:.3f} s")
+        assert value < WITHIN
+
+
+def receipts(company):
+    return company.records("forgotten")
+
+
+def still_ciphertext(company, path):
+    """For who is not listed nothing changes."""
+    sealed = path.read_bytes()
+    assert sealed == (company.store / path.relative_to(company.drive)).read_bytes()
+    assert TEXT[:20].encode() not in sealed
+
+
+@pytest.fixture
+def restored(company):
+    """The clients' lease is lent again at the end."""
+    lease = company.lease("office/clients")
+    yield lease
+    company.keyserver("lease", "restore", lease)
+    eventually(lambda: "office/clients" in {each["label"] for each in company.status()["leases"]})
+
+
+def test_a_revoked_lease(company, holder, restored, record_property):
+    before = len(receipts(company))
+    seconds = holder.measured(lambda: company.keyserver("lease", "revoke", restored), "revoke")
+    report(record_property, "lease-revoke", seconds)
+    with pytest.raises(Refused, match="EACCES"):
+        holder.program.get(holder.path)
+    with pytest.raises(Refused, match="EACCES"):
+        holder.program.put(company.drive / "clients/new.txt", "no key")
+    still_ciphertext(company, holder.path)
+    holder.program.put(company.drive / "other.txt", "other labels go on")
+    eventually(lambda: len(receipts(company)) > before)
+    assert restored in receipts(company)[-1]["detail"]
+    assert "handles_refused=1" in receipts(company)[-1]["detail"]
+    company.everything_arrived()
+    (noted,) = [record for record in company.records("revoke") if record["machine"] != "server"]
+    assert (noted["file"]["path"], noted["view"], noted["user"]) == ("/clients/held.txt", "plaintext", "root")
+
+    company.keyserver("lease", "restore", restored)
+    eventually(lambda: can_read(holder))
+    with pytest.raises(Refused, match="EACCES"):  # what was taken away does not come back
+        holder.program.read("held", 10)
+
+
+def test_a_disabled_person(company, holder, record_property):
+    seconds = holder.measured(lambda: company.keyserver("user", "disable", "root"), "user-disabled")
+    report(record_property, "user-disable", seconds)
+    with pytest.raises(Refused):
+        holder.program.get(holder.path)
+    still_ciphertext(company, holder.path)
+    company.keyserver("user", "enable", "root")
+    eventually(lambda: can_read(holder))
+
+
+def can_read(holder):
+    try:
+        return holder.program.get(holder.path) == TEXT
+    except Refused:
+        return False
+
+
+def test_a_policy_that_takes_the_right_away(company, holder, record_property, tmp_path):
+    changed = tmp_path / "policy"
+    shutil.copytree(POLICY, changed)
+    text = (changed / "office.yaml").read_text()
+    (changed / "office.yaml").write_text(text.replace("labels: [clients, brief,", "labels: [brief,"))
+    seconds = holder.measured(lambda: company.keyserver("policy", "upload", changed), "policy")
+    report(record_property, "policy", seconds)
+    still_ciphertext(company, holder.path)
+    # A rule that is added gives the right at once, not at half term.
+    company.keyserver("policy", "upload", POLICY)
+    eventually(lambda: can_read(holder), 2)
+
+
+def test_what_was_written_before_a_revocation_is_kept(company, program, restored):
+    path = company.drive / "clients/written.txt"
+    program.put(path, "old")
+    program.open("w", path, 2)
+    program.write("w", "new")
+    company.keyserver("lease", "revoke", restored)
+    eventually(lambda: refused(program))
+    company.keyserver("lease", "restore", restored)
+    eventually(lambda: "office/clients" in {each["label"] for each in company.status()["leases"]})
+    assert program.get(path) == "new"
+
+
+def refused(program):
+    try:
+        program.write("w", "not any more")
+    except Refused as exc:
+        assert str(exc) == "EACCES"
+        return True
+    return False
+
+
+def test_a_banned_machine(own, record_property):
+    own.start()
+    holder = Holder(own, "clients/held.txt")
+    try:
+        machine = own.machine()
+        report(record_property, "machine-ban", holder.measured(lambda: own.keyserver("machine", "ban", machine), "ban"))
+        eventually(lambda: own.status()["server"]["state"] == "banned")
+        with pytest.raises(Refused):
+            holder.program.get(holder.path)
+        still_ciphertext(own, holder.path)
+        assert own.listed("machine")[0]["state"] == "banned"
+        holder.program.end()
+        own.stop()
+        own.start_server()
+        assert own.listed("machine")[0]["state"] == "banned"
+        own.mount()  # what is left is ciphertext
+        assert own.status()["leases"] == []
+        still_ciphertext(own, holder.path)
+        program = Program(LISTED)
+        try:
+            with pytest.raises(Refused):
+                program.get(holder.path)
+        except UnicodeDecodeError:
+            pytest.fail("the banned machine shows nothing but sealed bytes")
+        finally:
+            program.end()
+    finally:
+        holder.end()
