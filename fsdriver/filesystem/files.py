@@ -116,17 +116,23 @@ class Files:
         label = drive.views.bundle.label_by_id(label_id)
         standing = drive.views.standing(caller, label)
         if label is None or standing.view is not View.PLAINTEXT:
+            drive.inodes.misplaced(inode, label_id)
             raise NodeVanished("the header's label gives this caller another view")
         return label, standing
 
     def _drop_stale_state(self, file: OpenFile) -> None:
-        """Somebody else changed the store's file while nobody had it open here: trust nothing that was kept."""
+        """Somebody else may have changed the store's file: believe nothing that was kept, in the kernel or here. While
+        writes of our own are under way its times say nothing."""
         inode = file.inode
-        if file.handles or file.sealed is not None:
+        if file.sealed is not None and file.sealed.dirty:
             return
         found = os.fstat(file.fd)
-        if inode.store_ctime != found.st_ctime_ns:
-            inode.commit_cached = None
+        if inode.store_ctime == found.st_ctime_ns:
+            return
+        inode.commit_cached = None
+        if file.sealed is not None:
+            file.sealed.recheck()
+            inode.store_ctime = found.st_ctime_ns
 
     def _open_flags(self, file: OpenFile, label: Label, mode: int) -> int:
         """How the kernel treats the handle: its pages are kept while they are those of the commit we know."""
@@ -149,6 +155,8 @@ class Files:
         path = drive.directories.path(inode)
         label, standing = self._cipher_standing(asker.caller, inode, file)
         if standing.view is View.PLAINTEXT:
+            if inode.label_id is not None:
+                drive.inodes.misplaced(inode, inode.label_id)
             raise NodeVanished("the header's label gives this caller plaintext")
         mode = event.flags & os.O_ACCMODE
         if event.flags & os.O_TRUNC:

@@ -9,6 +9,7 @@ The root is serial 0, view bit 1, which makes it FUSE_ROOT_ID.
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from fsdriver.errors import NodeVanished
 if TYPE_CHECKING:
     from fsdriver.nodes.directories import Descriptor
     from fsdriver.nodes.openfile import OpenFile
+
+_MISPLACED = 1024
 
 PLAIN, CIPHER = 0, 1
 ROOT_NODEID = 1
@@ -86,6 +89,7 @@ class InodeTable:
         self.root.kernel = [1, 1]
         self._by_serial: dict[int, Inode] = {0: self.root}
         self._by_ino: dict[int, Inode] = {root.st_ino: self.root}
+        self._misplaced: OrderedDict[int, bytes] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_serial)
@@ -112,12 +116,23 @@ class InodeTable:
                 inode = None  # the number was given to another file behind our back
             if inode is None:
                 inode = Inode(self._next_serial, parent, name, st)
+                inode.label_id = self._misplaced.get(st.st_ino)
                 self._next_serial += 1
                 self._by_serial[inode.serial] = inode
                 self._by_ino[st.st_ino] = inode
             elif inode.name != name or inode.parent is not parent:
                 self._add_name(inode, parent, name, st)
             return inode
+
+    def misplaced(self, inode: Inode, label_id: bytes) -> None:
+        """The file's own label gives its opener another view than the label of its place did. The kernel will look it
+        up again, and may forget the inode on the way: the label it has must not be forgotten with it."""
+        with self._lock:
+            inode.label_id = label_id
+            self._misplaced[inode.ino] = label_id
+            self._misplaced.move_to_end(inode.ino)
+            if len(self._misplaced) > _MISPLACED:
+                self._misplaced.popitem(last=False)
 
     def unplaced(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
         """An inode that no name leads to yet."""
@@ -167,6 +182,7 @@ class InodeTable:
                 inode.parent, inode.name = inode.links.pop()
             if last and self._by_ino.get(inode.ino) is inode:
                 del self._by_ino[inode.ino]
+                self._misplaced.pop(inode.ino, None)
 
     def disown(self, inode: Inode) -> None:
         """Another file has this inode number now: the next lookup makes a new inode."""
