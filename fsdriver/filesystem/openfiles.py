@@ -99,9 +99,10 @@ class OpenFiles:
                 if last and file.inode.opened is file:
                     file.inode.opened = None
             if last:
+                verified = file.sealed is not None
                 if file.sealed is not None:
                     file.sealed.detach()
-                self._inodes.closed(file.inode)
+                self._inodes.closed(file.inode, os.fstat(file.fd) if verified else None)
 
     @contextmanager
     def borrowed(self, inode: Inode) -> Iterator[OpenFile]:
