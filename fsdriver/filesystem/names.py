@@ -9,16 +9,14 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from fsdriver.errors import LabelBoundary
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import Drive
+from fsdriver.filesystem.replacing import gone, replacing
 from fsdriver.nodes.directories import Descriptor
 from fsdriver.nodes.inode import PLAIN, Inode
-from fsdriver.nodes.openfile import OpenFile
 from fsdriver.protocol import events, replies
 from policy import Action, Label
 
@@ -103,7 +101,7 @@ class Names:
         self._require_delete(asker, inode, parent, event.name)
         drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
         os.unlink(event.name, dir_fd=fd.fd)
-        self._gone(inode, parent, event.name, last=found.st_nlink <= 1)
+        gone(drive, inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY
 
     def rmdir(self, event: events.Rmdir, asker: Asker) -> bytes:
@@ -119,15 +117,8 @@ class Names:
         last = drive.directories.descriptor(inode)
         os.rmdir(event.name, dir_fd=fd.fd)
         drive.directories.removed(inode, last)
-        self._gone(inode, parent, event.name, last=True)
+        gone(drive, inode, parent, event.name, last=True)
         return replies.EMPTY
-
-    def _gone(self, inode: Inode, parent: Inode, name: bytes, *, last: bool) -> None:
-        drive = self._drive
-        if inode.is_regular and not last:
-            drive.tell_both_views(inode)  # the other names are still there, with one link less
-        drive.inodes.unlinked(inode, parent, name, last=last)
-        drive.inodes.closed(inode)
 
     # ---- moving ------------------------------------------------------------------------------------------------
 
@@ -141,12 +132,13 @@ class Names:
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
         try:
-            replaced = os.stat(event.newname, dir_fd=target_fd.fd, follow_symlinks=False)
+            there = os.stat(event.newname, dir_fd=target_fd.fd, follow_symlinks=False)
         except FileNotFoundError:
-            replaced = None
-        if replaced is not None and event.flags == RENAME_NOREPLACE:
+            victim = None
+        else:
+            victim = drive.inodes.remember(target_parent, event.newname, there)
+        if victim is not None and event.flags == RENAME_NOREPLACE:
             raise FileExistsError(errno.EEXIST, "the new name is taken")
-        victim = drive.inodes.remember(target_parent, event.newname, replaced) if replaced is not None else None
         if victim is inode:
             return replies.EMPTY  # two names of one file: rename(2) does nothing
         self._require_move(asker, inode, parent, event.name, target_parent, event.newname)
@@ -158,10 +150,9 @@ class Names:
                 self._keep_higher_label(asker, inode, victim)
         if inode.opened is not None:
             inode.opened.commit()
-        with self._kept(victim) as kept:
+        replaced = victim if event.flags != RENAME_EXCHANGE else None
+        with replacing(drive, replaced, target_parent, event.newname):
             _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
-            if victim is not None and event.flags != RENAME_EXCHANGE:
-                self._replaced(victim, target_parent, event.newname, kept)
         moved = [(inode, target_parent, event.newname)]
         if victim is not None and event.flags == RENAME_EXCHANGE:
             moved.append((victim, parent, event.name))
@@ -173,27 +164,6 @@ class Names:
             drive.files.moved(one)
         self._record_move(asker, inode, parent, event, target_parent)
         return replies.EMPTY
-
-    @contextmanager
-    def _kept(self, victim: Inode | None) -> Iterator[OpenFile | Descriptor | None]:
-        """What a rename takes the name of, open for as long as it takes."""
-        drive = self._drive
-        if victim is not None and victim.is_regular:
-            with drive.files.borrowed(victim) as file:
-                yield file
-        else:
-            yield drive.directories.descriptor(victim) if victim is not None and victim.is_directory else None
-
-    def _replaced(self, victim: Inode, parent: Inode, name: bytes, kept: OpenFile | Descriptor | None) -> None:
-        drive = self._drive
-        last = True
-        if isinstance(kept, Descriptor):
-            drive.directories.removed(victim, kept)
-        elif kept is not None and os.fstat(kept.fd).st_nlink == 0:
-            drive.files.linger(kept)
-        else:
-            last = kept is None
-        self._gone(victim, parent, name, last=last)
 
     def _record_move(
         self, asker: Asker, inode: Inode, parent: Inode, event: events.Rename, target_parent: Inode

@@ -113,6 +113,10 @@ class DropIn:
     caller: Caller
     path: str
     rule: str
+    replaced: int = 0
+    """Inode number of the file whose name it is to take: descriptors of this handle show it in /proc."""
     bytes_written: int = 0
+    complete: bool = False
+    """Its last write was followed by a close of somebody who was not killed."""
     settled: bool = False
     """Its content was found to be a sealed file and took the name: nothing more can be written."""

@@ -64,7 +64,9 @@ def test_readers_that_look_at_every_read_see_only_their_own_view_too(mounted: Mo
     assert_only_their_own(loop(mounted.drive / "checked" / "loop", 4))
 
 
-def test_where_every_read_is_checked_an_inherited_descriptor_shows_an_unlisted_program_nothing(mounted: Mounted) -> None:
+def test_where_every_read_is_checked_an_inherited_descriptor_shows_an_unlisted_program_nothing(
+    mounted: Mounted,
+) -> None:
     (mounted.drive / "checked").mkdir(exist_ok=True)
     path = mounted.drive / "checked" / "inherited"
     put(path, "canary" * 10_000)

@@ -5,7 +5,8 @@
 `shrinks` is rewritten, truncated and renamed over; `mapped` keeps its size, as a mapping of a file that shrinks is
 SIGBUS on every filesystem; `linked` is a hard link to whatever `shrinks` was a moment ago. A plain size is a multiple
 of 16 and not of 4096; a sealed size is a multiple of 4096 (while it is written) or no multiple of 16 (36 bytes a chunk,
-up to three chunks).
+up to three chunks). The kernel may hand in one write(2) in pieces that end with a page, so none here crosses one where
+that would give a plain size that is a multiple of 4096.
 """
 
 import errno
@@ -53,7 +54,7 @@ def write(folder: Path, until: float) -> dict[str, object]:
         elif step == 4:
             with open(shrinks, "r+b", 0) as file:
                 file.seek(chance.randrange(0, 8) * 4096 + 16)
-                file.write(content(version, 4800))
+                file.write(content(version, 3200))
         elif step == 5:
             spare = folder / ".spare"
             os.link(shrinks, spare)
