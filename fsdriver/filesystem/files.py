@@ -74,7 +74,7 @@ class Files:
         path = drive.directories.path(inode)
 
         def key_of(header: Header) -> FileKey:
-            label, _ = self._plaintext(asker.caller, inode, header.label)
+            label, _ = self._plaintext(asker.caller, inode, header)
             return drive.keys.of(header, label, asker, action, path)
 
         self._drop_stale_state(file)
@@ -82,7 +82,7 @@ class Files:
         sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
         if fresh and inode.parent is not None:
             drive.prefetch.waited(inode.parent, inode.name, time.monotonic() - begin)
-        label, standing = self._plaintext(asker.caller, inode, sealed.header.label)
+        label, standing = self._plaintext(asker.caller, inode, sealed.header)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
         if writing and Action.WRITE not in standing.allow:
@@ -109,14 +109,13 @@ class Files:
         handle = self._handle(file, PLAIN, asker.caller, label, standing, mode, path)
         return replies.opened(handle.fh, self._open_flags(file, label, mode))
 
-    def _plaintext(self, caller: Caller, inode: Inode, label_id: bytes) -> tuple[Label, Standing]:
+    def _plaintext(self, caller: Caller, inode: Inode, header: Header) -> tuple[Label, Standing]:
         """What the header's label gives this caller, if it is plaintext; else the node is the wrong one."""
         drive = self._drive
-        inode.label_id = label_id
-        label = drive.views.bundle.label_by_id(label_id)
+        inode.label_id, inode.file_id = header.label, header.file_id
+        label = drive.views.bundle.label_by_id(header.label)
         standing = drive.views.standing(caller, label)
         if label is None or standing.view is not View.PLAINTEXT:
-            drive.inodes.misplaced(inode, label_id)
             raise NodeVanished("the header's label gives this caller another view")
         return label, standing
 
@@ -155,8 +154,6 @@ class Files:
         path = drive.directories.path(inode)
         label, standing = self._cipher_standing(asker.caller, inode, file)
         if standing.view is View.PLAINTEXT:
-            if inode.label_id is not None:
-                drive.inodes.misplaced(inode, inode.label_id)
             raise NodeVanished("the header's label gives this caller plaintext")
         mode = event.flags & os.O_ACCMODE
         if event.flags & os.O_TRUNC:
@@ -369,7 +366,7 @@ class Files:
             drive.refuse(asker.caller, label, standing.rule, action, inode, path)
 
         def key_of(header: Header) -> FileKey:
-            header_label, _ = self._plaintext(asker.caller, inode, header.label)
+            header_label, _ = self._plaintext(asker.caller, inode, header)
             return drive.keys.of(header, header_label, asker, action, path)
 
         return drive.files.unlock(file, key_of, may_wait=asker.may_wait)

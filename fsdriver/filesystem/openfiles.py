@@ -101,7 +101,7 @@ class OpenFiles:
             if last:
                 if file.sealed is not None:
                     file.sealed.detach()
-                self._inodes.closed(file.inode)
+                self._inodes.closed(file.inode, os.fstat(file.fd))
 
     @contextmanager
     def borrowed(self, inode: Inode) -> Iterator[OpenFile]:

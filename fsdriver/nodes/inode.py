@@ -9,17 +9,15 @@ The root is serial 0, view bit 1, which makes it FUSE_ROOT_ID.
 import os
 import stat
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fsdriver.errors import NodeVanished
+from fsdriver.nodes.remembered import RememberedLabels
 
 if TYPE_CHECKING:
     from fsdriver.nodes.directories import Descriptor
     from fsdriver.nodes.openfile import OpenFile
-
-_MISPLACED = 1024
 
 PLAIN, CIPHER = 0, 1
 ROOT_NODEID = 1
@@ -89,7 +87,7 @@ class InodeTable:
         self.root.kernel = [1, 1]
         self._by_serial: dict[int, Inode] = {0: self.root}
         self._by_ino: dict[int, Inode] = {root.st_ino: self.root}
-        self._misplaced: OrderedDict[int, bytes] = OrderedDict()
+        self._labels = RememberedLabels()
 
     def __len__(self) -> int:
         return len(self._by_serial)
@@ -116,23 +114,14 @@ class InodeTable:
                 inode = None  # the number was given to another file behind our back
             if inode is None:
                 inode = Inode(self._next_serial, parent, name, st)
-                inode.label_id = self._misplaced.get(st.st_ino)
                 self._next_serial += 1
                 self._by_serial[inode.serial] = inode
                 self._by_ino[st.st_ino] = inode
+                if inode.is_regular and (known := self._labels.get(st.st_ino, st.st_ctime_ns)) is not None:
+                    inode.label_id, inode.file_id = known
             elif inode.name != name or inode.parent is not parent:
                 self._add_name(inode, parent, name, st)
             return inode
-
-    def misplaced(self, inode: Inode, label_id: bytes) -> None:
-        """The file's own label gives its opener another view than the label of its place did. The kernel will look it
-        up again, and may forget the inode on the way: the label it has must not be forgotten with it."""
-        with self._lock:
-            inode.label_id = label_id
-            self._misplaced[inode.ino] = label_id
-            self._misplaced.move_to_end(inode.ino)
-            if len(self._misplaced) > _MISPLACED:
-                self._misplaced.popitem(last=False)
 
     def unplaced(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
         """An inode that no name leads to yet."""
@@ -182,7 +171,6 @@ class InodeTable:
                 inode.parent, inode.name = inode.links.pop()
             if last and self._by_ino.get(inode.ino) is inode:
                 del self._by_ino[inode.ino]
-                self._misplaced.pop(inode.ino, None)
 
     def disown(self, inode: Inode) -> None:
         """Another file has this inode number now: the next lookup makes a new inode."""
@@ -200,8 +188,12 @@ class InodeTable:
             inode.kernel[view] = max(0, inode.kernel[view] - nlookup)
             self._drop_if_unused(inode)
 
-    def closed(self, inode: Inode) -> None:
-        """The last handle of `inode` went; forget it if the kernel has, too."""
+    def closed(self, inode: Inode, st: os.stat_result | None = None) -> None:
+        """The last handle of `inode` went; forget it if the kernel has, too. `st`: the state in which its header was
+        read. Its label outlives the inode: where it gives another view than the label of the file's place, the kernel
+        drops the node it was told of and asks again."""
+        if st is not None and inode.label_id is not None and inode.file_id is not None:
+            self._labels.put(inode.ino, st.st_ctime_ns, inode.label_id, inode.file_id)
         with self._lock:
             self._drop_if_unused(inode)
 
