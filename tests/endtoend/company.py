@@ -149,9 +149,12 @@ class Company:
 
     def end(self):
         """Whatever state it is in: no process, no mount, no folder."""
-        # fmt: off
+        self.halt()
+        shutil.rmtree(self.top)
+
+    def halt(self):
+        """No process, no mount; the files stay."""
         mine = [pid for pid in pids(str(self.directory).encode()) if pid != os.getpid()]
-        # fmt: on
         for pid in mine:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -162,7 +165,6 @@ class Company:
             point = MountPoint(self.drive)
             point.release()
             point.close()
-        shutil.rmtree(self.top)
 
 
 def pids(*words):
