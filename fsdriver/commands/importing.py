@@ -61,7 +61,9 @@ def import_(context: click.Context, source: Path, target: Path, delete: bool) ->
     for problem in run.problems:
         click.echo(f"  {problem}", err=True)
     if run.problems:
-        raise CommandFailed("not everything could be brought in; what could not is still where it was", ExitCode.CONFLICT)
+        raise CommandFailed(
+            "not everything could be brought in; what could not is still where it was", ExitCode.CONFLICT
+        )
 
 
 def _entries(source: Path, target: Path) -> Iterator[tuple[Path, Path, int]]:

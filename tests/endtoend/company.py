@@ -35,9 +35,7 @@ class CommandFailed(Exception):
 def our(program, *arguments, text=None, timeout=SECONDS, check=True, env=None):
     """One of our commands, as a CompletedProcess with text. Errors: CommandFailed where it fails and `check`."""
     command = [sys.executable, "-m", program, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, input=text or "", capture_output=True, text=True, timeout=timeout, env=env
-    )
+    done = subprocess.run(command, cwd=ROOT, input=text or "", capture_output=True, text=True, timeout=timeout, env=env)
     if check and done.returncode:
         raise CommandFailed(done)
     return done
@@ -97,7 +95,9 @@ class Company:
         store = Store(self.server_home / "keyserver.db", read_only=True)
         try:
             with store.read() as rows:
-                bodies = list(read_bodies(rows, RecordFilter(wanted.pop("machine", None), None, event, None, None, None)))
+                bodies = list(
+                    read_bodies(rows, RecordFilter(wanted.pop("machine", None), None, event, None, None, None))
+                )
         finally:
             store.close()
         found = map(json.loads, bodies)

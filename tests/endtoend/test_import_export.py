@@ -123,7 +123,9 @@ def test_why(company, program):
     assert (unlisted["view"], unlisted["because"], unlisted["label"]) == ("ciphertext", "default", "office/clients")
     chinese = company.fsdriver("why", path, "--lang", "zh").stdout
     assert any("\u4e00" <= letter <= "\u9fff" for letter in chinese)
-    stranger = json.loads(company.fsdriver("why", path, "--user", "nobody", "--program", "/usr/bin/head", "-o", "json").stdout)
+    stranger = json.loads(
+        company.fsdriver("why", path, "--user", "nobody", "--program", "/usr/bin/head", "-o", "json").stdout
+    )
     assert stranger["view"] == "ciphertext"
     with pytest.raises(CommandFailed, match="not in the drive") as refused:
         company.fsdriver("why", "/etc/passwd")
