@@ -88,7 +88,8 @@ class Company:
         return next(lease["id"] for lease in self.listed("lease") if lease["label"] == label)
 
     def machine(self):
-        return self.listed("machine")[0]["id"]
+        """The id of the machine whose drive this is."""
+        return self.status()["machine"]
 
     def records(self, event=None, **wanted):
         """The server's records, oldest first, as objects: what `audit list -o jsonl` prints."""
@@ -138,10 +139,12 @@ class Company:
         agent, admin = (f"127.0.0.1:{ports[name]}" for name in ("agent_port", "admin_port"))
         with (self.directory / "server.log").open("ab") as log:
             server = subprocess.Popen(
-                [sys.executable, "-m", "keyserver", "--home", self.server_home, "serve", "--agent", agent, "--admin", admin],
+                [sys.executable, "-m", "keyserver", "--home", self.server_home,
+                 "serve", "--agent", agent, "--admin", admin],
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         (self.directory / "server.pid").write_text(str(server.pid))
+        assert server.stdout is not None
         ready = server.stdout.readline()
         server.stdout.close()
         server.returncode = 0  # it is left alone; `end` finds it

@@ -14,6 +14,9 @@ from tests.endtoend.company import POLICY, CommandFailed, Company, eventually, m
 from tests.endtoend.program import Refused
 
 
+PUT = "import sys; open(sys.argv[1], 'w').write('kept')"
+
+
 @contextmanager
 def fails(code, match):
     with pytest.raises(CommandFailed, match=match) as refused:
@@ -28,7 +31,12 @@ def other():
     other = Company()
     try:
         other.start()
+        subprocess.run(["/usr/bin/python3.11", "-I", "-c", PUT, other.drive / "kept.txt"], check=True)
         yield other
+        if str(other.drive) not in mount_points():
+            other.mount()
+        shown = subprocess.run(["/usr/bin/head", other.drive / "kept.txt"], capture_output=True, text=True)
+        assert shown.stdout == "kept"
     finally:
         other.end()
 
@@ -105,19 +113,10 @@ def test_a_home_that_is_taken(company):
 
 @pytest.fixture
 def unmounted(other):
-    """Another company whose drive is not mounted; mounted again afterwards, with its file."""
-    if str(other.drive) not in mount_points():
-        other.mount()
-    subprocess.run(["/usr/bin/python3.11", "-I", "-c", PUT, other.drive / "kept.txt"], check=True)
-    other.fsdriver("umount")
-    yield other
-    other.mount()
-    shown = subprocess.run(["/usr/bin/head", other.drive / "kept.txt"], capture_output=True, text=True)
-    assert shown.stdout == "kept"
-    other.fsdriver("umount")
-
-
-PUT = "import sys; open(sys.argv[1], 'w').write('kept')"
+    """Another company whose drive is not mounted."""
+    if str(other.drive) in mount_points():
+        other.fsdriver("umount")
+    return other
 
 
 @contextmanager
@@ -250,6 +249,11 @@ def test_a_header_of_a_version_nobody_knows(company, program):
     assert program.get(path) == "from the future"
 
 
+def fill(company, program):
+    for number in range(40):
+        program.put(company.drive / f"clients/{number}.txt", "x" * (1 << 20))
+
+
 def test_a_full_disk(tmp_path, program):
     image, top = tmp_path / "image", tmp_path / "small"
     image.touch()
@@ -263,8 +267,7 @@ def test_a_full_disk(tmp_path, program):
         small.start()
         program.put(small.drive / "clients/before.txt", "before")
         with pytest.raises(Refused, match="ENOSPC"):
-            for number in range(40):
-                program.put(small.drive / f"clients/{number}.txt", "x" * (1 << 20))
+            fill(small, program)
         for path in small.store.glob("clients/?.txt"):
             program.unlink(small.drive / "clients" / path.name)
         assert program.get(small.drive / "clients/before.txt") == "before"

@@ -13,7 +13,8 @@ from tests.endtoend.company import LISTED, eventually, pids
 
 CLIENT = r"""
 import os, sys, time
-path, log, end = sys.argv[1], os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND), time.monotonic() + float(sys.argv[3])
+path, log = sys.argv[1], os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+end = time.monotonic() + float(sys.argv[3])
 number = 0
 while time.monotonic() < end:
     number += 1
@@ -62,11 +63,12 @@ def in_order(company):
     assert company.verify()
 
 
-def test_a_killed_drive_loses_no_record(own, tmp_path):
+@pytest.mark.parametrize("seconds", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_drive_loses_no_record(own, tmp_path, seconds):
     own.start()
     log = tmp_path / "opens"
     log.touch()
-    load = clients(own, log, 20)
+    load = clients(own, log, seconds)
     kills, chance = 0, random.Random(7)
     try:
         while any(client.poll() is None for client in load):
@@ -79,7 +81,7 @@ def test_a_killed_drive_loses_no_record(own, tmp_path):
         for client in load:
             client.kill()
             client.wait()
-    assert kills >= 4
+    assert kills >= 2
     own.everything_arrived()
     opens = noted(own, log)
     assert len(opens) > 100
@@ -125,7 +127,7 @@ def test_a_killed_server_takes_everything_once(own, tmp_path):
     own.start()
     log = tmp_path / "opens"
     log.touch()
-    load = clients(own, log, 12)
+    load = clients(own, log, 6)
     chance = random.Random(11)
     try:
         while any(client.poll() is None for client in load):

@@ -1,4 +1,4 @@
-"""A demo by somebody who is not root: fusermount3 and a /dev/fuse that is open to all, in a mount namespace of its own."""
+"""A demo by somebody who is not root: fusermount3, and a /dev/fuse open to all in a mount namespace of its own."""
 
 import json
 import os
@@ -33,7 +33,7 @@ if begun.returncode == 0:
         drive = directory + "/drive"
         found["status"] = json.loads(our("fsdriver", "--home", directory + "/agent", "status", "-o", "json").stdout)
         found["put"] = listed_put(drive + "/clients/a.txt", "a plain user's")
-        found["get"] = subprocess.run(["/usr/bin/head", drive + "/clients/a.txt"], capture_output=True, text=True).stdout
+        found["get"] = subprocess.run(["/usr/bin/head", drive + "/clients/a.txt"], capture_output=True).stdout.decode()
         sealed = subprocess.run(["/usr/bin/cat", drive + "/clients/a.txt"], capture_output=True).stdout
         found["unlisted"] = sealed[:8].hex()
         found["stored"] = open(directory + "/store/clients/a.txt", "rb").read(8).hex()

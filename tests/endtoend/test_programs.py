@@ -229,8 +229,8 @@ def test_libreoffice_edits_and_saves_in_place(samples, aside):
     library.mkdir(parents=True, exist_ok=True)
     (library / "Module1.xba").write_text(MACRO)
     (library / "script.xlb").write_text(
-        '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE library:library PUBLIC "-//OpenOffice.org//DTD OfficeDocument '
-        '1.0//EN" "library.dtd">\n<library:library xmlns:library="http://openoffice.org/2000/library" '
+        '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE library:library PUBLIC "-//OpenOffice.org//DTD '
+        'OfficeDocument 1.0//EN" "library.dtd">\n<library:library xmlns:library="http://openoffice.org/2000/library" '
         'library:name="Standard" library:readonly="false" library:passwordprotected="false">\n'
         ' <library:element library:name="Module1"/>\n</library:library>\n'
     )
