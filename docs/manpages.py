@@ -19,8 +19,10 @@ from policy.cli import main as policy
 
 PAGES = {"fsdriver": fsdriver, "keyserver": keyserver, "policy": policy}
 MAN = Path(__file__).parents[1] / "man"
-EXIT_CODES = """0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 conflict, 6 sealed or not ready, 7 verification failed,
-8 waiting for approval."""
+EXIT_CODES = (
+    "0 ok, 1 failed, 2 usage, 3 denied, 4 not found, 5 conflict, 6 sealed or not ready, 7 verification failed, "
+    "8 waiting for approval."
+)
 
 
 def page(name: str, command: click.Command) -> str:
@@ -34,9 +36,8 @@ def page(name: str, command: click.Command) -> str:
     for path, sub, below in _commands(command, context):
         usage = _escaped(" ".join([path, *sub.collect_usage_pieces(below)]))
         lines += [f".SS {usage}", *_text(sub.help or ""), *_options(sub, below)]
-    lines += [".SH EXIT STATUS", EXIT_CODES.replace("\n", " ")]
-    others = [other for other in PAGES if other != name]
-    lines += [".SH SEE ALSO", ", ".join(f".BR {other} (1)" if not at else f"{other}(1)" for at, other in enumerate(others))]
+    lines += [".SH EXIT STATUS", EXIT_CODES]
+    lines += [".SH SEE ALSO", ", ".join(f"{other}(1)" for other in PAGES if other != name)]
     return "\n".join(lines) + "\n"
 
 

@@ -21,7 +21,7 @@ show() {
   # A refused command is part of the show; its message is enough.
   bash -c "$1" || true
 }
-printable() { tr -cd '[:print:]' | sed 's/  */ /g' | cut -c 1-"$1" | fold -w 110; echo; }
+printable() { tr -cd '[:print:]' | sed 's/  */ /g' | cut -c 1-"$1" | fold -w 110; }
 # Records travel to the key server in batches: wait until the last of them is there.
 arrived() {
   local try

@@ -26,11 +26,14 @@ class Later(NamedTuple):
 
     `run` returns the body or raises, on a thread of the pool; what it needs of a Write's data it must have copied.
     `cancel`, where given, is called at most once when the caller was interrupted (from any thread, possibly before
-    `run` begins, and it must not block); `run` then raises InterruptedError.
+    `run` begins, and it must not block); `run` then raises InterruptedError. `when`, where given, is for waits without
+    an end: it is handed what starts `run`, and calls that once, when `run` has something to answer; until then nothing
+    waits on a thread.
     """
 
     run: Callable[[], bytes]
     cancel: Callable[[], None] | None = None
+    when: Callable[[Callable[[], None]], None] | None = None
 
 
 Answer = bytes | int | Later
@@ -107,7 +110,14 @@ class Dispatcher:
             cancelled = self._closed or unique in self._interrupted
         if cancelled:
             _cancel(later)
-        self._pool.submit(lambda: self._finish(unique, later, sender))
+
+        def start() -> None:
+            self._pool.submit(lambda: self._finish(unique, later, sender))
+
+        if later.when is None:
+            start()
+        else:
+            later.when(start)
 
     def _finish(self, unique: int, later: Later, sender: Sender) -> None:
         error, body = 0, b""

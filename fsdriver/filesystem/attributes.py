@@ -6,7 +6,7 @@ import stat
 import time
 
 from fsdriver.filesystem.asker import Asker
-from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive
+from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive, without_setid
 from fsdriver.filesystem.files import Files
 from fsdriver.nodes.inode import Inode
 from fsdriver.protocol import events, replies
@@ -37,8 +37,10 @@ class Attributes:
             self._chown(inode, event.uid if valid & _UID else -1, event.gid if valid & _GID else -1)
         if valid & _MODE:
             self._chmod(inode, stat.S_IMODE(event.mode))
-        if valid & _KILL_SUIDGID and inode.opened is not None:
-            drive.drop_setid(inode.opened)
+        if valid & _KILL_SUIDGID:
+            mode = stat.S_IMODE(drive.stat(inode).st_mode)
+            if (dropped := without_setid(mode)) != mode:
+                self._chmod(inode, dropped)
         if valid & (_ATIME | _MTIME | _ATIME_NOW | _MTIME_NOW):
             self._utimes(event, inode)
         found = drive.stat(inode)
@@ -46,15 +48,15 @@ class Attributes:
         return replies.attr(drive.attributes(inode, view, found), ATTR_TIMEOUT)
 
     def _chown(self, inode: Inode, uid: int, gid: int) -> None:
-        if inode.opened is not None:
-            os.fchown(inode.opened.fd, uid, gid)
+        if (file := inode.opened) is not None:
+            os.fchown(file.fd, uid, gid)
         else:
             name, directory = self._place(inode)
             os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
 
     def _chmod(self, inode: Inode, mode: int) -> None:
-        if inode.opened is not None:
-            os.fchmod(inode.opened.fd, mode)
+        if (file := inode.opened) is not None:
+            os.fchmod(file.fd, mode)
         elif inode.parent is None:
             os.fchmod(self._drive.store, mode)
         else:
@@ -66,15 +68,16 @@ class Attributes:
 
     def _utimes(self, event: events.Setattr, inode: Inode) -> None:
         valid = event.valid
-        if inode.opened is not None:
+        file = inode.opened
+        if file is not None:
             # The commit comes first: written after this, it would put its own time in the place of the one asked for.
-            inode.opened.commit()
+            file.commit()
         now = time.time_ns()
         found = self._drive.stat(inode)
         atime = now if valid & _ATIME_NOW else event.atime_ns if valid & _ATIME else found.st_atime_ns
         mtime = now if valid & _MTIME_NOW else event.mtime_ns if valid & _MTIME else found.st_mtime_ns
-        if inode.opened is not None:
-            os.utime(inode.opened.fd, ns=(atime, mtime))
+        if file is not None:
+            os.utime(file.fd, ns=(atime, mtime))
         elif inode.parent is None:
             os.utime(self._drive.store, ns=(atime, mtime))
         else:

@@ -36,6 +36,11 @@ ATTR_TIMEOUT = 60.0
 changes through the other view is invalidated at once."""
 
 
+def without_setid(mode: int) -> int:
+    """A file's permission bits once somebody else has written to it."""
+    return mode & ~(stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
+
+
 @dataclass(slots=True)
 class Drive:
     """One mounted store. `store` is a descriptor of its top directory."""
@@ -57,8 +62,10 @@ class Drive:
 
     def stat(self, inode: Inode) -> os.stat_result:
         """The store's facts about `inode`. Errors: NodeVanished."""
-        if inode.opened is not None:
-            return os.fstat(inode.opened.fd)
+        if (file := inode.opened) is not None:
+            return os.fstat(file.fd)
+        if inode.removed is not None:
+            return os.fstat(inode.removed.fd)
         if inode.parent is None:
             return os.fstat(self.store)
         above = self.directories.descriptor(inode.parent)
@@ -105,12 +112,9 @@ class Drive:
 
     def drop_setid(self, file: OpenFile) -> None:
         """A write or truncate by somebody without CAP_FSETID: set-user-id goes, set-group-id where it means one."""
-        mode = os.fstat(file.fd).st_mode
-        dropped = mode & ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            dropped &= ~stat.S_ISGID
-        if dropped != mode:
-            os.fchmod(file.fd, stat.S_IMODE(dropped))
+        mode = stat.S_IMODE(os.fstat(file.fd).st_mode)
+        if (dropped := without_setid(mode)) != mode:
+            os.fchmod(file.fd, dropped)
 
     def view(self, caller: Caller, inode: Inode) -> int:
         """Which node of a regular file the caller gets: by the file's label as far as it is known, else its place's."""

@@ -18,14 +18,15 @@ from fsdriver.content import MAGIC, Header, is_whole
 from fsdriver.errors import FsError, NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
+from fsdriver.filesystem.closers import holds_for_writing, was_killed
 from fsdriver.filesystem.drive import STATE_DIRECTORY, VIEW_NAMES, Drive
+from fsdriver.filesystem.replacing import replacing
 from fsdriver.nodes.inode import CIPHER, Inode
 from fsdriver.nodes.openfile import DropIn, OpenFile
 from fsdriver.protocol import abi, events, replies
 from policy import Action, Label
 
 INCOMING = b"incoming"
-_PF_EXITING = 0x4
 _COPY_STEP = 1 << 20
 
 
@@ -88,7 +89,7 @@ class DropIns:
         fresh.label_id, fresh.file_id = sealed.header.label, sealed.header.file_id
         file = drive.files.adopt(fresh, fd, sealed)
         name, parent = inode.name, inode.parent
-        dropin = self._begin(file, fresh, place, parent, name, temporary, asker, path)
+        dropin = self._begin(file, fresh, place, parent, name, temporary, asker, path, inode.ino)
         return replies.opened(dropin.fh, abi.FOPEN_DIRECT_IO)
 
     @staticmethod
@@ -106,12 +107,13 @@ class DropIns:
         temporary: bytes | None,
         asker: Asker,
         path: str,
+        replaced: int = 0,
     ) -> DropIn:
         drive = self._drive
         rule = drive.views.standing(asker.caller, label).rule
         node = drive.inodes.unplaced(parent, name, os.fstat(file.fd))
         node.opened, node.is_dropin = file, True
-        dropin = DropIn(drive.next_fh(), file, node, label, parent, name, temporary, asker.caller, path, rule)
+        dropin = DropIn(drive.next_fh(), file, node, label, parent, name, temporary, asker.caller, path, rule, replaced)
         try:
             drive.recorder.record(
                 "create",
@@ -125,7 +127,8 @@ class DropIns:
                 durable=label.wait_fsync,
             )
         except BaseException:
-            self._abandon(dropin)
+            self._discard(dropin)
+            self._end(dropin)
             raise
         drive.handles[dropin.fh] = dropin
         return dropin
@@ -135,38 +138,43 @@ class DropIns:
     def write(self, dropin: DropIn, event: events.Write) -> int:
         if dropin.settled or dropin.file.sealed is None:
             raise OSError(errno.EIO, "the file was complete and has taken its name")
+        dropin.complete = False
         done = dropin.file.sealed.write(event.offset, event.data)
         dropin.file.modified_ns = time.time_ns()
         dropin.bytes_written += done
         return done
 
     def flush(self, dropin: DropIn, pid: int) -> None:
-        """close(2) of one descriptor. A replacement takes its name now, and a whole sealed file is unpacked, so that
-        whoever closed finds it in place; a shell closes its copies early, so more may still come."""
+        """close(2) of one descriptor. If it seems to be the last, a replacement takes its name now, and a whole sealed
+        file is unpacked, so that whoever closed finds it in place: nobody waits for `release`."""
         if dropin.settled:
             return
         dropin.file.commit()
+        dropin.complete = not was_killed(pid)
         if dropin.temporary is not None:
-            if _was_killed(pid):
+            if not dropin.complete or holds_for_writing(dropin.replaced, pid, dropin.caller.pid):
                 return
-            if dropin.bytes_written:
-                self._take_name(dropin)
+            self._take_name(dropin)
         if dropin.bytes_written and self._is_sealed_file(dropin, certainly=True):
             self._unpack(dropin)
 
     def release(self, dropin: DropIn) -> None:
         """The last descriptor is gone."""
         drive = self._drive
+        detail = ""
         try:
             if not dropin.settled:
                 dropin.file.commit()
                 if dropin.temporary is not None:
-                    if dropin.bytes_written == 0 and _was_killed(dropin.caller.pid):
-                        self._abandon(dropin)
+                    if not dropin.complete:
+                        detail = "its writer died: the file stays as it was"
+                        self._discard(dropin)
                         return
                     self._take_name(dropin)
                 if dropin.bytes_written and self._is_sealed_file(dropin, certainly=False):
                     self._unpack(dropin)
+            if dropin.settled:
+                detail = "stored as the sealed file it is"
         finally:
             drive.recorder.record(
                 "close",
@@ -177,7 +185,7 @@ class DropIns:
                 view=VIEW_NAMES[CIPHER],
                 rule=dropin.rule,
                 bytes_written=dropin.bytes_written,
-                detail="stored as the sealed file it is" if dropin.settled else "",
+                detail=detail,
             )
             self._end(dropin)
 
@@ -186,7 +194,14 @@ class DropIns:
         drive = self._drive
         assert dropin.temporary is not None
         directory = drive.directories.descriptor(dropin.parent)
-        os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
+        try:
+            there = os.stat(dropin.name, dir_fd=directory.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            victim = None
+        else:
+            victim = drive.inodes.remember(dropin.parent, dropin.name, there)
+        with replacing(drive, victim, dropin.parent, dropin.name):
+            os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
         dropin.temporary = None
         drive.inodes.placed(dropin.file.inode, dropin.parent, dropin.name)
         drive.files.moved(dropin.file.inode)
@@ -241,7 +256,7 @@ class DropIns:
 
     # ---- ending ------------------------------------------------------------------------------------------------
 
-    def _abandon(self, dropin: DropIn) -> None:
+    def _discard(self, dropin: DropIn) -> None:
         """What was begun is taken back; a replaced file stays as it was."""
         if dropin.temporary is not None:
             os.unlink(dropin.temporary, dir_fd=self._incoming)
@@ -250,21 +265,9 @@ class DropIns:
             os.unlink(dropin.name, dir_fd=directory.fd)
             self._drive.inodes.unlinked(dropin.file.inode, dropin.parent, dropin.name, last=True)
         dropin.temporary = None
-        self._end(dropin)
 
     def _end(self, dropin: DropIn) -> None:
         drive = self._drive
         dropin.node.opened = None
         drive.inodes.closed(dropin.node)
         drive.files.release(dropin.file)
-
-
-def _was_killed(pid: int) -> bool:
-    """Whether `pid` is on its way out by a signal (its files are closed for it). An exit of its own accord closes too,
-    and counts as a close. Fields 9 (flags) and 52 (exit_code) of proc_pid_stat(5)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat_file:
-            fields = stat_file.read().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return bool(int(fields[6]) & _PF_EXITING) and bool(int(fields[49]) & 0x7F)

@@ -53,10 +53,11 @@ class Files:
         inode = drive.inodes.get(event.head.nodeid)
         if not inode.is_regular:
             raise OSError(errno.EINVAL, "not a regular file")
+        begin = time.monotonic()
         file = drive.files.acquire(inode)
         try:
             if event.head.nodeid & 1 == PLAIN:
-                return self._open_plain(event, asker, file)
+                return self._open_plain(event, asker, file, begin)
             return self._open_cipher(event, asker, file)
         except _DAMAGE as exc:
             self._damaged(asker.caller, inode, exc)
@@ -64,7 +65,7 @@ class Files:
         finally:
             drive.files.release(file)  # a handle that was made holds a reference of its own
 
-    def _open_plain(self, event: events.Open, asker: Asker, file: OpenFile) -> bytes:
+    def _open_plain(self, event: events.Open, asker: Asker, file: OpenFile, begin: float) -> bytes:
         drive = self._drive
         inode = file.inode
         mode = event.flags & os.O_ACCMODE
@@ -78,9 +79,9 @@ class Files:
 
         self._drop_stale_state(file)
         fresh = file.sealed is None
-        if fresh and inode.parent is not None:
-            drive.prefetch.touched(inode.parent, inode.name)
         sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
+        if fresh and inode.parent is not None:
+            drive.prefetch.waited(inode.parent, inode.name, time.monotonic() - begin)
         label, standing = self._plaintext(asker.caller, inode, sealed.header.label)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
@@ -131,7 +132,7 @@ class Files:
         """How the kernel treats the handle: its pages are kept while they are those of the commit we know."""
         inode = file.inode
         assert file.sealed is not None
-        # A handle that cannot write has nothing to flush; its locks go with RELEASE.
+        # A handle that cannot write has nothing to flush; locks taken through it go with RELEASE.
         flags = abi.FOPEN_NOFLUSH if mode == os.O_RDONLY else 0
         if label.recheck == "read" or file.refused:
             return flags | abi.FOPEN_DIRECT_IO
@@ -446,16 +447,16 @@ class Files:
     def release(self, event: events.Release) -> bytes:
         """The last descriptor of an open is gone. No caller is named: the handle remembers who it was."""
         drive = self._drive
-        handle = drive.handles.pop(event.fh, None)
+        handle = drive.handle(event.fh)
+        del drive.handles[event.fh]
+        if event.release_flags & abi.RELEASE_FLOCK_UNLOCK:
+            self._locking.released(handle.file, event.lock_owner)
         if isinstance(handle, DropIn):
             self._dropins.release(handle)
             return replies.EMPTY
-        if not isinstance(handle, Handle):
-            raise NodeVanished(f"handle {event.fh} is not open")
         file = handle.file
-        self._locking.closed(file, event.lock_owner)
-        if event.release_flags & abi.RELEASE_FLOCK_UNLOCK:
-            self._locking.released(file, event.lock_owner)
+        for locker in handle.lockers:
+            self._locking.closed(file, locker)
         label = handle.label.qualified if handle.label is not None else "unknown"
         try:
             if handle.writable:

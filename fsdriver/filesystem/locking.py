@@ -1,96 +1,132 @@
 """GETLK, SETLK, SETLKW, and the locks that a close ends. One table per file serves both views.
 
-A waiting lock sits in the pool, never in a reader or ring thread, and ends with EINTR when its caller is interrupted.
+A lock that has to wait holds no thread, neither a reader's nor one of the pool: it stands in a queue, gets its turn when
+a lock goes, and ends with EINTR when its caller is interrupted.
 """
 
 import errno
+import os
 import threading
+from collections.abc import Callable
 
 from fsdriver.device import Later
 from fsdriver.filesystem.drive import Drive
 from fsdriver.nodes.locks import END_OF_FILE, F_UNLCK, Lock, LockTable
-from fsdriver.nodes.openfile import OpenFile
+from fsdriver.nodes.openfile import Handle, OpenFile
 from fsdriver.protocol import abi, events, replies
 
 
 class Locking:
-    """The locks of all open files. One condition wakes all waiters: locks are held for long and wanted by few."""
+    """The locks of all open files, and one queue of those who wait: locks are held for long and wanted by few."""
 
     def __init__(self, drive: Drive) -> None:
         self._drive = drive
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiter] = []
 
     def getlk(self, event: events.Getlk) -> bytes:
         table, wanted = self._wanted(event)
-        with self._changed:
-            held = table.conflict(wanted)
+        with self._lock:
+            held = _conflict(table, wanted)
         if held is None:
             return replies.lock(wanted.start, wanted.end, F_UNLCK, 0)
         return replies.lock(held.start, held.end, held.kind, held.pid)
 
     def setlk(self, event: events.Setlk | events.Setlkw) -> bytes:
         table, wanted = self._wanted(event)
-        with self._changed:
+        with self._lock:
             if not self._take(table, wanted):
                 raise BlockingIOError(errno.EAGAIN, "another owner holds the lock")
+            self._wake()
         return replies.EMPTY
 
     def setlkw(self, event: events.Setlkw) -> bytes | Later:
-        """At once if nothing is in the way, else from the pool."""
-        try:
-            return self.setlk(event)
-        except BlockingIOError:
-            waiter = _Waiter(self, *self._wanted(event))
-            return Later(waiter.run, waiter.cancel)
+        """At once if nothing is in the way, else when it is gone."""
+        table, wanted = self._wanted(event)
+        waiter = _Waiter(table, wanted)
+        with self._lock:
+            if self._take(table, wanted):
+                self._wake()
+                return replies.EMPTY
+            self._waiting.append(waiter)
+        return Later(waiter.answer, lambda: self._interrupt(waiter), lambda start: self._enter(waiter, start))
 
     def closed(self, file: OpenFile, owner: int) -> None:
         """close(2) of a descriptor: the POSIX locks of its owner go."""
         if file.posix:
-            with self._changed:
-                if file.posix.release_owner(owner):
-                    self._changed.notify_all()
+            self._release(file.posix, owner)
 
     def released(self, file: OpenFile, owner: int) -> None:
         """The open file description is gone, and its flock with it."""
         if file.flock:
-            with self._changed:
-                if file.flock.release_owner(owner):
-                    self._changed.notify_all()
+            self._release(file.flock, owner)
+
+    def _release(self, table: LockTable, owner: int) -> None:
+        with self._lock:
+            if table.release_owner(owner):
+                self._wake()
 
     def _wanted(self, event: events.Getlk | events.Setlk | events.Setlkw) -> tuple[LockTable, Lock]:
-        file = self._drive.handle(event.fh).file
+        handle = self._drive.handle(event.fh)
+        file = handle.file
         if event.lk_flags & abi.LK_FLOCK:
             return file.flock, Lock(0, END_OF_FILE, event.type, event.owner, event.pid)
+        if isinstance(handle, Handle) and not handle.writable:
+            handle.lockers.add(event.owner)
         return file.posix, Lock(event.start, event.end, event.type, event.owner, event.pid)
 
+    # ---- under the lock ----------------------------------------------------------------------------------------
+
     def _take(self, table: LockTable, wanted: Lock) -> bool:
-        """Under the condition's lock."""
-        if wanted.kind != F_UNLCK and table.conflict(wanted) is not None:
+        if wanted.kind != F_UNLCK and _conflict(table, wanted) is not None:
             return False
         table.apply(wanted)
-        # Also a lock that was made weaker lets others in.
-        self._changed.notify_all()
         return True
+
+    def _wake(self) -> None:
+        """A lock went or became weaker: whoever can have what it waits for gets it, first come first served."""
+        for waiter in list(self._waiting):
+            if self._take(waiter.table, waiter.wanted):
+                self._waiting.remove(waiter)
+                waiter.done(taken=True)
+
+    def _interrupt(self, waiter: "_Waiter") -> None:
+        with self._lock:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+                waiter.done(taken=False)
+
+    def _enter(self, waiter: "_Waiter", start: Callable[[], None]) -> None:
+        with self._lock:
+            waiter.start = start
+            if waiter.taken is not None:
+                start()
 
 
 class _Waiter:
     """One SETLKW that has to wait."""
 
-    def __init__(self, locking: Locking, table: LockTable, wanted: Lock) -> None:
-        self._locking, self._table, self._wanted = locking, table, wanted
-        self._interrupted = False
+    def __init__(self, table: LockTable, wanted: Lock) -> None:
+        self.table, self.wanted = table, wanted
+        self.start: Callable[[], None] | None = None
+        self.taken: bool | None = None
+        """Whether the lock was got; None while it is waited for."""
 
-    def run(self) -> bytes:
-        changed = self._locking._changed
-        with changed:
-            while not self._interrupted:
-                if self._locking._take(self._table, self._wanted):
-                    return replies.EMPTY
-                changed.wait()
-        raise InterruptedError(errno.EINTR, "interrupted while waiting for a lock")
+    def done(self, *, taken: bool) -> None:
+        self.taken = taken
+        if self.start is not None:
+            self.start()
 
-    def cancel(self) -> None:
-        changed = self._locking._changed
-        with changed:
-            self._interrupted = True
-            changed.notify_all()
+    def answer(self) -> bytes:
+        if not self.taken:
+            raise InterruptedError(errno.EINTR, "interrupted while waiting for a lock")
+        return replies.EMPTY
+
+
+def _conflict(table: LockTable, wanted: Lock) -> Lock | None:
+    """What stands in the way. A process that ended has no locks, even if a child of it still has the descriptor."""
+    while (held := table.conflict(wanted)) is not None:
+        if table.flock or not held.pid or os.path.exists(f"/proc/{held.pid}"):
+            return held
+        table.release_owner(held.owner)
+    return None

@@ -8,11 +8,13 @@ import ctypes
 import errno
 import os
 import stat
+import time
 
 from fsdriver.errors import LabelBoundary
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import Drive
+from fsdriver.filesystem.replacing import gone, replacing
 from fsdriver.nodes.directories import Descriptor
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies
@@ -95,11 +97,11 @@ class Names:
         parent, fd = self._place(event.head.nodeid, event.name)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
-        if inode.label_id is None and inode.is_regular:
-            drive.prefetch.touched(parent, event.name)
+        begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
+        drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
         os.unlink(event.name, dir_fd=fd.fd)
-        self._gone(inode, parent, event.name, found)
+        gone(drive, inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY
 
     def rmdir(self, event: events.Rmdir, asker: Asker) -> bytes:
@@ -109,19 +111,14 @@ class Names:
         self._require_no_boundary(path)
         drive.require(asker.caller, drive.views.child_label(parent), Action.DELETE, None, path)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+        inode = drive.inodes.remember(parent, event.name, found)
+        last = drive.directories.descriptor(inode)
         os.rmdir(event.name, dir_fd=fd.fd)
-        inode = drive.inodes.by_ino(found.st_ino)
-        if inode is not None:
-            drive.directories.drop(inode)
-            drive.inodes.unlinked(inode, parent, event.name, last=True)
+        drive.directories.removed(inode, last)
+        gone(drive, inode, parent, event.name, last=True)
         return replies.EMPTY
-
-    def _gone(self, inode: Inode, parent: Inode, name: bytes, found: os.stat_result) -> None:
-        drive = self._drive
-        if inode.is_regular and found.st_nlink > 1:
-            drive.tell_both_views(inode)  # the other names are still there, with one link less
-        drive.inodes.unlinked(inode, parent, name, last=found.st_nlink <= 1)
-        drive.inodes.closed(inode)
 
     # ---- moving ------------------------------------------------------------------------------------------------
 
@@ -135,12 +132,13 @@ class Names:
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
         try:
-            replaced = os.stat(event.newname, dir_fd=target_fd.fd, follow_symlinks=False)
+            there = os.stat(event.newname, dir_fd=target_fd.fd, follow_symlinks=False)
         except FileNotFoundError:
-            replaced = None
-        if replaced is not None and event.flags == RENAME_NOREPLACE:
+            victim = None
+        else:
+            victim = drive.inodes.remember(target_parent, event.newname, there)
+        if victim is not None and event.flags == RENAME_NOREPLACE:
             raise FileExistsError(errno.EEXIST, "the new name is taken")
-        victim = drive.inodes.remember(target_parent, event.newname, replaced) if replaced is not None else None
         if victim is inode:
             return replies.EMPTY  # two names of one file: rename(2) does nothing
         self._require_move(asker, inode, parent, event.name, target_parent, event.newname)
@@ -152,19 +150,18 @@ class Names:
                 self._keep_higher_label(asker, inode, victim)
         if inode.opened is not None:
             inode.opened.commit()
-        _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
-        if inode.is_directory or (victim is not None and victim.is_directory):
+        replaced = victim if event.flags != RENAME_EXCHANGE else None
+        with replacing(drive, replaced, target_parent, event.newname):
+            _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+        moved = [(inode, target_parent, event.newname)]
+        if victim is not None and event.flags == RENAME_EXCHANGE:
+            moved.append((victim, parent, event.name))
+        for one, directory, name in moved:
+            drive.inodes.moved(one, directory, name)
+        if any(one.is_directory for one, _, _ in moved):
             drive.directories.renamed()
-        if victim is not None and replaced is not None:
-            if event.flags == RENAME_EXCHANGE:
-                drive.inodes.moved(victim, parent, event.name)
-            else:
-                if victim.is_directory:
-                    drive.directories.drop(victim)
-                self._gone(victim, target_parent, event.newname, replaced)
-        drive.inodes.moved(inode, target_parent, event.newname)
-        for moved in (inode, victim) if event.flags == RENAME_EXCHANGE and victim is not None else (inode,):
-            drive.files.moved(moved)
+        for one, _, _ in moved:
+            drive.files.moved(one)
         self._record_move(asker, inode, parent, event, target_parent)
         return replies.EMPTY
 

@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ from fsdriver.views import Views
 from policy import Label
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
+
+_LINGERING = 16
+_LINGERING_MAX = 1 << 20
 
 Unlock = Callable[[Header], FileKey]
 
@@ -32,6 +36,7 @@ class OpenFiles:
         self.company = company
         self._redo = redo
         self._lock = threading.Lock()
+        self._lingering: deque[OpenFile] = deque()
         self._as_root = os.geteuid() == 0
 
     def acquire(self, inode: Inode) -> OpenFile:
@@ -43,11 +48,11 @@ class OpenFiles:
                     raise NodeVanished("not a file")
                 above = self._directories.descriptor(inode.parent)
                 fd, writable = _open_backing(inode.name, above.fd)
+                file = OpenFile(inode, fd, writable=writable)
                 found = os.fstat(fd)
                 if found.st_ino != inode.ino or not stat.S_ISREG(found.st_mode):
-                    os.close(fd)
                     raise NodeVanished(f"{inode.name!r} is another file now")
-                file = inode.opened = OpenFile(inode, fd, writable=writable)
+                inode.opened = file
             file.references += 1
             return file
 
@@ -59,6 +64,19 @@ class OpenFiles:
             file.references = 1
             return file
 
+    def linger(self, file: OpenFile) -> None:
+        """A rename took the name of `file`: kept open for a while, for callers who have looked the name up already.
+        The kernel repeats a walk only once, so two such renames in a row would be ESTALE to them. What holds much space
+        is not kept."""
+        if os.fstat(file.fd).st_blocks * 512 > _LINGERING_MAX:
+            return
+        self.share(file)
+        with self._lock:
+            self._lingering.append(file)
+            oldest = self._lingering.popleft() if len(self._lingering) > _LINGERING else None
+        if oldest is not None:
+            self.release(oldest)
+
     def share(self, file: OpenFile) -> OpenFile:
         """One more reference."""
         with self._lock:
@@ -66,7 +84,7 @@ class OpenFiles:
         return file
 
     def release(self, file: OpenFile) -> None:
-        """Give a reference back. The last one commits and closes. Errors: OSError of the commit; the file is closed."""
+        """Give a reference back. The last one commits and ends it. Errors: OSError of the commit; it is ended."""
         with self._lock:
             if file.references > 1:
                 file.references -= 1
@@ -81,11 +99,10 @@ class OpenFiles:
                 if last and file.inode.opened is file:
                     file.inode.opened = None
             if last:
+                verified = file.sealed is not None
                 if file.sealed is not None:
-                    file.sealed.close()  # and its descriptor, which is ours
-                else:
-                    os.close(file.fd)
-                self._inodes.closed(file.inode)
+                    file.sealed.detach()
+                self._inodes.closed(file.inode, os.fstat(file.fd) if verified else None)
 
     @contextmanager
     def borrowed(self, inode: Inode) -> Iterator[OpenFile]:
@@ -147,8 +164,8 @@ class OpenFiles:
 
     def _first_bytes(self, inode: Inode) -> bytes:
         """Enough of the file to tell whose it is."""
-        if inode.opened is not None:
-            return os.pread(inode.opened.fd, PEEK_SIZE, 0)
+        if (file := inode.opened) is not None:
+            return os.pread(file.fd, PEEK_SIZE, 0)
         if inode.parent is None:
             raise NodeVanished("not a file")
         above = self._directories.descriptor(inode.parent)

@@ -30,6 +30,7 @@ RECENT = 0.001
 """Seconds for which a caller is taken to be the program it was, where only names and attributes are at stake: an exec
 takes a good part of that, and whatever gives or takes content looks anew."""
 
+
 class Operations:
     """Call it with an event and the reply buffer; it answers, raises FsError or OSError, or returns a Later."""
 

@@ -16,10 +16,13 @@ from fsdriver.errors import FsError
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode
 
-_AHEAD = 8
+_AHEAD = 32
 """Files asked for before their turn."""
 _BYTES = 128 << 10
 """Of each file: as much as an open or a first read takes."""
+_COLD_SECONDS = 0.0003
+"""Who has waited longer has waited for the disk: the files after this one will not be in memory either. What is in
+memory costs nobody anything here."""
 _DIRECTORIES = 64
 _QUEUE = 256
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,31 +37,31 @@ class _Walk:
         self.names = names
         self.places = {name: place for place, name in enumerate(names)}
         self.last = -1
-        self.asked = 0
+        self.asked = -1
 
 
 class Prefetch(threading.Thread):
-    """The thread that asks. `touched` may be called from any thread and never waits."""
+    """The thread that asks. `waited` may be called from any thread and never waits."""
 
     def __init__(self, directories: Directories) -> None:
         super().__init__(name="prefetch", daemon=True)
         self._directories = directories
-        self._touched: queue.SimpleQueue[tuple[Inode, bytes] | None] = queue.SimpleQueue()
+        self._waited: queue.SimpleQueue[tuple[Inode, bytes] | None] = queue.SimpleQueue()
         self._walks: OrderedDict[int, _Walk] = OrderedDict()
 
-    def touched(self, directory: Inode, name: bytes) -> None:
-        """Somebody opened or removed `name` in `directory`."""
-        if self._touched.qsize() < _QUEUE:
-            self._touched.put((directory, name))
+    def waited(self, directory: Inode, name: bytes, seconds: float) -> None:
+        """Somebody needed the first bytes of `name` in `directory`, and had them after so long."""
+        if seconds > _COLD_SECONDS and self._waited.qsize() < _QUEUE:
+            self._waited.put((directory, name))
 
     def stop(self) -> None:
-        self._touched.put(None)
+        self._waited.put(None)
         self.join()
 
     def run(self) -> None:
-        while (touched := self._touched.get()) is not None:
+        while (waited := self._waited.get()) is not None:
             with suppress(OSError, FsError):
-                self._follow(*touched)
+                self._follow(*waited)
 
     def _follow(self, directory: Inode, name: bytes) -> None:
         walk = self._walk(directory)
@@ -66,22 +69,21 @@ class Prefetch(threading.Thread):
         if place is None:
             del self._walks[directory.serial]  # made since we looked: look again when somebody starts anew
             return
-        # From the first name on, or from the second one in order: a single open in the middle says nothing.
-        follows = place == 0 or 0 <= place - walk.last <= 2
+        # From the first name on, from the second one in order, or where the last asking ended: a single open in the
+        # middle says nothing.
+        follows = place == 0 or 0 <= place - walk.last <= 2 or 0 <= place - walk.asked <= 2
         walk.last = place
-        if place == 0:
-            walk.asked = 0
         if not follows:
             return
         above = self._directories.descriptor(directory)
-        for ahead in walk.names[max(walk.asked, place + 1) : place + 1 + _AHEAD]:
+        for ahead in walk.names[place + 1 : place + 1 + _AHEAD]:
             with suppress(OSError):
                 fd = os.open(ahead, _FLAGS, dir_fd=above.fd)
                 try:
                     os.posix_fadvise(fd, 0, _BYTES, os.POSIX_FADV_WILLNEED)
                 finally:
                     os.close(fd)
-        walk.asked = max(walk.asked, place + 1 + _AHEAD)
+        walk.asked = place + 1 + _AHEAD
 
     def _walk(self, directory: Inode) -> _Walk:
         walk = self._walks.get(directory.serial)

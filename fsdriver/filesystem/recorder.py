@@ -4,7 +4,9 @@ A record is in the spool before `Recorder` returns, so a caller who answers the 
 succeed without one. Errors: SpoolFailed, and the request is refused.
 """
 
-from fsdriver.audit_spool import AuditSpool
+import os
+
+from fsdriver.audit_spool import AuditSpool, path_text
 from fsdriver.identity import Caller
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode
@@ -44,7 +46,7 @@ class Recorder:
             path = self._directories.path(inode)
         if path is not None:
             file = FilePath(
-                path=path,
+                path=_text(path),
                 id=inode.file_id.hex() if inode is not None and inode.file_id is not None else "",
                 label=label,
                 generation=generation,
@@ -60,7 +62,7 @@ class Recorder:
             policy=self._views.policy,
             bytes_read=bytes_read,
             bytes_written=bytes_written,
-            to=to,
+            to=_text(to),
             detail=detail,
         )
         if durable:
@@ -68,7 +70,7 @@ class Recorder:
 
     def note(self, event: str, detail: str = "", *, path: str | None = None, label: str = "") -> None:
         """A record of the agent itself: mount, unmount, damage found in the background."""
-        file = FilePath(path=path, label=label) if path is not None else None
+        file = FilePath(path=_text(path), label=label) if path is not None else None
         self._spool.append(event=event, file=file, policy=self._views.policy, detail=detail)
 
     def _program(self, caller: Caller) -> ProgramPath:
@@ -76,9 +78,14 @@ class Recorder:
         if known is not None and known[0] is caller:
             return known[1]
         program = ProgramPath(
-            path=caller.path, sha256=caller.sha256, pid=caller.pid, ppid=caller.ppid, parent=caller.parent
+            path=_text(caller.path), sha256=caller.sha256, pid=caller.pid, ppid=caller.ppid, parent=_text(caller.parent)
         )
         if len(self._programs) > 4096:
             self._programs.clear()
         self._programs[id(caller)] = (caller, program)
         return program
+
+
+def _text(name: str) -> str:
+    """A path as records show it: names need not be UTF-8."""
+    return name if name.isascii() else path_text(os.fsencode(name))

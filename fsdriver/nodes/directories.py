@@ -49,7 +49,7 @@ class Directories:
         descriptor = self._open.get(directory.serial)
         if descriptor is not None:
             return descriptor
-        return self._reopen(directory)
+        return directory.removed or self._reopen(directory)
 
     def _reopen(self, directory: Inode) -> Descriptor:
         if directory.parent is None:
@@ -67,8 +67,9 @@ class Directories:
                 self._open.popitem(last=False)
         return descriptor
 
-    def drop(self, directory: Inode) -> None:
-        """Close what is kept of a removed directory."""
+    def removed(self, directory: Inode, last: Descriptor) -> None:
+        """No name leads to `directory` any more: who is in it keeps it until the kernel forgets the inode."""
+        directory.removed = last
         with self._lock:
             self._open.pop(directory.serial, None)
 

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fsdriver.errors import NodeVanished
+from fsdriver.nodes.remembered import RememberedLabels
 
 if TYPE_CHECKING:
+    from fsdriver.nodes.directories import Descriptor
     from fsdriver.nodes.openfile import OpenFile
 
 PLAIN, CIPHER = 0, 1
@@ -38,6 +40,7 @@ class Inode:
         "opened",
         "parent",
         "path_cache",
+        "removed",
         "serial",
         "store_ctime",
     )
@@ -63,6 +66,8 @@ class Inode:
         self.is_dropin = False
         """The node of one drop-in handle (`filesystem.dropins`), reached by no name."""
         self.path_cache: tuple[int, str] | None = None
+        self.removed: Descriptor | None = None
+        """Of a directory that was removed while somebody may still be in it."""
 
     def nodeid(self, view: int = PLAIN) -> int:
         return self.serial << 1 | view
@@ -82,6 +87,7 @@ class InodeTable:
         self.root.kernel = [1, 1]
         self._by_serial: dict[int, Inode] = {0: self.root}
         self._by_ino: dict[int, Inode] = {root.st_ino: self.root}
+        self._labels = RememberedLabels()
 
     def __len__(self) -> int:
         return len(self._by_serial)
@@ -111,6 +117,8 @@ class InodeTable:
                 self._next_serial += 1
                 self._by_serial[inode.serial] = inode
                 self._by_ino[st.st_ino] = inode
+                if inode.is_regular and (known := self._labels.get(st.st_ino, st.st_ctime_ns)) is not None:
+                    inode.label_id, inode.file_id = known
             elif inode.name != name or inode.parent is not parent:
                 self._add_name(inode, parent, name, st)
             return inode
@@ -180,8 +188,11 @@ class InodeTable:
             inode.kernel[view] = max(0, inode.kernel[view] - nlookup)
             self._drop_if_unused(inode)
 
-    def closed(self, inode: Inode) -> None:
-        """The last handle of `inode` went; forget it if the kernel has, too."""
+    def closed(self, inode: Inode, st: os.stat_result | None = None) -> None:
+        """The last handle of `inode` went; forget it if the kernel has, too. `st`: its header was verified, and this is
+        its state."""
+        if st is not None and inode.label_id is not None and inode.file_id is not None:
+            self._labels.put(inode.ino, st.st_ctime_ns, inode.label_id, inode.file_id)
         with self._lock:
             self._drop_if_unused(inode)
 

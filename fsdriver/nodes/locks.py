@@ -27,7 +27,8 @@ class Lock:
 class LockTable:
     """The locks of one file and of one sort (POSIX or flock)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, flock: bool = False) -> None:
+        self.flock = flock
         self._held: list[Lock] = []
 
     def __bool__(self) -> bool:

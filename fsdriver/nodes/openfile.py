@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 
 class OpenFile:
-    """A backing descriptor, the sealed file read through it once a key was given, and the file's locks."""
+    """A backing descriptor, the sealed file read through it once a key was given, and the file's locks.
+
+    The descriptor is closed when the last reference to the object goes: a request that looks at `inode.opened` while
+    another closes the file must not find the number given to another file.
+    """
 
     __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "refused", "sealed", "writable")
 
@@ -33,7 +37,10 @@ class OpenFile:
         self.modified_ns: int | None = None
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()
-        self.flock = LockTable()
+        self.flock = LockTable(flock=True)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
 
     def commit(self, *, durable: bool = False) -> None:
         """Everything written is in the store, under a commit; `durable`: on the disk. The time of the last write stays.
@@ -77,6 +84,9 @@ class Handle:
     revoked: bool = False
     checked: Caller | None = None
     """The last other caller that was found entitled to use this handle."""
+    lockers: set[int] = field(default_factory=set)
+    """Owners of POSIX locks that were taken through this handle, where it cannot write: it sends no FLUSH when one of
+    its descriptors is closed, so these locks go when the last one is."""
     outside: set[str] = field(default_factory=set)
     """Files outside the drive that the reader had open for writing."""
 
@@ -103,6 +113,10 @@ class DropIn:
     caller: Caller
     path: str
     rule: str
+    replaced: int = 0
+    """Inode number of the file whose name it is to take: descriptors of this handle show it in /proc."""
     bytes_written: int = 0
+    complete: bool = False
+    """Its last write was followed by a close of somebody who was not killed."""
     settled: bool = False
     """Its content was found to be a sealed file and took the name: nothing more can be written."""

@@ -13,7 +13,6 @@ import pytest
 from tests.endtoend.company import POLICY, CommandFailed, Company, eventually, mount_points, our
 from tests.endtoend.program import Refused
 
-
 PUT = "import sys; open(sys.argv[1], 'w').write('kept')"
 
 

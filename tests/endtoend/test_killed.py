@@ -85,7 +85,8 @@ def test_a_killed_drive_loses_no_record(own, tmp_path, seconds):
     own.everything_arrived()
     opens = noted(own, log)
     assert len(opens) > 100
-    missing = [each for each in opens if each not in recorded(own)]
+    there = recorded(own)
+    missing = [each for each in opens if each not in there]
     assert not missing
     in_order(own)
     # What was closed before a kill is there, whole.

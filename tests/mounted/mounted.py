@@ -23,6 +23,7 @@ ROOT = HERE.parent.parent
 POLICY = HERE / "policy"
 LISTED = "/usr/bin/python3.11"
 """An interpreter the test policy lists, unlike the one that runs pytest."""
+MAGIC = b"\x89GrantFS"
 DANA = 1000
 """A uid that is a person to the drive, beside root."""
 STRANGER = 4242
@@ -56,7 +57,10 @@ class Mounted:
         arguments += ["--person", "0=li", "--person", f"{DANA}=dana"]
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.mounted.harness", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=log
+                [sys.executable, "-m", "tests.mounted.harness", *arguments],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], SECONDS)

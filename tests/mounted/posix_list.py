@@ -160,8 +160,21 @@ def check_reads_and_writes_at_any_offset(top: Path) -> None:
     model = bytearray()
     with opened(top / "f", os.O_RDWR | os.O_CREAT) as fd:
         for step, (offset, size) in enumerate(
-            [(0, 1), (1, 4095), (CHUNK - 1, 2), (CHUNK * 3 + 5, 100_000), (10, 70_000), (CHUNK, CHUNK), (200_001, 0),
-             (CHUNK * 2 - 7, 14), (4096 * 7, 4096), (250_000, 1), (0, 250_001), (131_072, 131_072), (99, 1_500_000)]
+            [
+                (0, 1),
+                (1, 4095),
+                (CHUNK - 1, 2),
+                (CHUNK * 3 + 5, 100_000),
+                (10, 70_000),
+                (CHUNK, CHUNK),
+                (200_001, 0),
+                (CHUNK * 2 - 7, 14),
+                (4096 * 7, 4096),
+                (250_000, 1),
+                (0, 250_001),
+                (131_072, 131_072),
+                (99, 1_500_000),
+            ]
         ):
             data = pattern(size, step + 1)
             assert os.pwrite(fd, data, offset) == size
@@ -593,7 +606,16 @@ def check_created_and_unlinked_at_once(top: Path) -> None:
 
 
 def check_long_and_odd_names(top: Path) -> None:
-    names = [b"n" * 255, "名".encode() * 85, b"\xff\xfe invalid \x80", b"new\nline", b" ", b"-rf", b"tab\t\\\"'", b"a" * 254]
+    names = [
+        b"n" * 255,
+        "名".encode() * 85,
+        b"\xff\xfe invalid \x80",
+        b"new\nline",
+        b" ",
+        b"-rf",
+        b"tab\t\\\"'",
+        b"a" * 254,
+    ]
     for name in names:
         path = Path(os.fsdecode(os.fsencode(top) + b"/" + name))
         make(path, name)
@@ -643,10 +665,16 @@ def check_listing_tells_types_and_inodes(top: Path) -> None:
     os.mkdir(top / "d")
     os.symlink("f", top / "s")
     os.mkfifo(top / "p")
-    kinds = {entry.name: (entry.is_file(follow_symlinks=False), entry.is_dir(follow_symlinks=False), entry.is_symlink())
-             for entry in os.scandir(top)}
-    assert kinds == {"f": (True, False, False), "d": (False, True, False), "s": (False, False, True),
-                     "p": (False, False, False)}
+    kinds = {
+        entry.name: (entry.is_file(follow_symlinks=False), entry.is_dir(follow_symlinks=False), entry.is_symlink())
+        for entry in os.scandir(top)
+    }
+    assert kinds == {
+        "f": (True, False, False),
+        "d": (False, True, False),
+        "s": (False, False, True),
+        "p": (False, False, False),
+    }
     for entry in os.scandir(top):
         assert entry.inode() == os.lstat(entry.path).st_ino
 
@@ -908,7 +936,7 @@ def check_fcntl_locks_between_processes(top: Path) -> None:
     fcntl.lockf(fd, fcntl.LOCK_UN, 2, 22)
     assert free(22, 2)
     assert not free(24, 1)
-    os.close(os.open(path, os.O_RDONLY))  # any close of this process ends its locks
+    os.close(os.open(path, os.O_RDWR))  # any close of this process ends its locks
     assert free(0, 0)
     os.close(fd)
 
