@@ -88,7 +88,8 @@ class Drive:
         keys.start(Changes(built, keys))
         if keys.bundle is None:
             raise NoPolicy(
-                f"no policy is here yet and the key server {config.agent_url} could not be asked: {keys.status().problem}"
+                f"no policy is here yet, and the key server {config.agent_url} could not be asked: "
+                f"{keys.status().problem}"
             )
         built.revocation.decide_anew(keys.bundle, keys.logins)
         self.session = Session(
