@@ -201,6 +201,8 @@ class Files:
         try:
             if standing.view is not View.PLAINTEXT:
                 return self._dropins.create(event, asker, parent, label)
+            label = self._label_at_birth(asker.caller, label, parent, event.name)
+            standing = drive.views.standing(asker.caller, label)
             file = self._births.plain(event.head, parent, event.name, event.mode, label, asker)
         except FileExistsError:
             if event.flags & os.O_EXCL:
@@ -217,6 +219,17 @@ class Files:
         entry = drive.entry(inode, PLAIN, os.fstat(file.fd))
         flags = abi.FOPEN_DIRECT_IO if label.recheck == "read" else abi.FOPEN_KEEP_CACHE
         return replies.created(entry, handle.fh, flags)
+
+    def _label_at_birth(self, caller: Caller, place: Label, parent: Inode, name: bytes) -> Label:
+        """A new file's label: its place's, unless its maker has the plaintext of a higher one open and that label's
+        `save-lower:` says that it may not sink."""
+        held = self._drive.copies.highest_held(caller.pid)
+        if held is None or held.level.rank <= place.level.rank or held.save_lower == "record":
+            return place  # what the process has read so far is told when it closes: a `copy` record
+        if held.save_lower == "deny":
+            path = self._drive.directories.child_path(parent, name)
+            self._drive.refuse(caller, held, "save-lower", Action.CREATE, None, path)
+        return held
 
     def _handle(
         self, file: OpenFile, view: int, caller: Caller, label: Label | None, standing: Standing, mode: int, path: str
@@ -235,6 +248,8 @@ class Files:
         )
         file.handles.add(handle)
         drive.handles[handle.fh] = handle
+        if view == PLAIN:
+            drive.copies.opens(handle)
         if view == PLAIN and not self._still_given(handle):
             del drive.handles[handle.fh]
             file.handles.discard(handle)
