@@ -24,6 +24,7 @@ from policy import Bundle
 
 log = logging.getLogger(__name__)
 
+_WARM_AFTER = 10.0
 _TICK = 0.5
 """Seconds between looks at the hours that rules name."""
 
@@ -108,6 +109,11 @@ class Drive:
         control.start()
         undo.callback(control.stop)
         calm_collector()
+        # Listed programs' libraries are hashed before anybody waits for it, and after everybody has what they came for.
+        warming = threading.Timer(_WARM_AFTER, built.drive.callers.warm)
+        warming.daemon = True
+        warming.start()
+        undo.callback(warming.cancel)
 
     def wait(self) -> None:
         """Until `stop`, SIGTERM or SIGINT, or until somebody unmounts or aborts the drive; then end everything."""

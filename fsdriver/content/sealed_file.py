@@ -216,6 +216,15 @@ class SealedFile:
                 self.verified = True
                 return
 
+    def recheck(self) -> None:
+        """Somebody else has touched the backing file: nothing that was read from it before is believed any more. Small
+        files are verified at once, as `open` does it. Raises ChunkForged or FileDamaged."""
+        with self._lock:
+            self._drop_kept()
+            self.verified = False
+        if self._draft.slots.base <= SUM_CHECKED_CHUNKS:
+            self.verify()
+
     def _verify_pass(self, let_changes_in: bool) -> bool:
         with self._lock:
             if self._pending is not None or self._draft.cut:

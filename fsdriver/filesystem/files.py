@@ -74,7 +74,7 @@ class Files:
         path = drive.directories.path(inode)
 
         def key_of(header: Header) -> FileKey:
-            label, _ = self._plaintext(asker.caller, inode, header.label)
+            label, _ = self._plaintext(asker.caller, inode, header)
             return drive.keys.of(header, label, asker, action, path)
 
         self._drop_stale_state(file)
@@ -82,7 +82,7 @@ class Files:
         sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
         if fresh and inode.parent is not None:
             drive.prefetch.waited(inode.parent, inode.name, time.monotonic() - begin)
-        label, standing = self._plaintext(asker.caller, inode, sealed.header.label)
+        label, standing = self._plaintext(asker.caller, inode, sealed.header)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
         if writing and Action.WRITE not in standing.allow:
@@ -109,24 +109,29 @@ class Files:
         handle = self._handle(file, PLAIN, asker.caller, label, standing, mode, path)
         return replies.opened(handle.fh, self._open_flags(file, label, mode))
 
-    def _plaintext(self, caller: Caller, inode: Inode, label_id: bytes) -> tuple[Label, Standing]:
+    def _plaintext(self, caller: Caller, inode: Inode, header: Header) -> tuple[Label, Standing]:
         """What the header's label gives this caller, if it is plaintext; else the node is the wrong one."""
         drive = self._drive
-        inode.label_id = label_id
-        label = drive.views.bundle.label_by_id(label_id)
+        inode.label_id, inode.file_id = header.label, header.file_id
+        label = drive.views.bundle.label_by_id(header.label)
         standing = drive.views.standing(caller, label)
         if label is None or standing.view is not View.PLAINTEXT:
             raise NodeVanished("the header's label gives this caller another view")
         return label, standing
 
     def _drop_stale_state(self, file: OpenFile) -> None:
-        """Somebody else changed the store's file while nobody had it open here: trust nothing that was kept."""
+        """Somebody else may have changed the store's file: believe nothing that was kept, in the kernel or here. While
+        writes of our own are under way its times say nothing."""
         inode = file.inode
-        if file.handles or file.sealed is not None:
+        if file.sealed is not None and file.sealed.dirty:
             return
         found = os.fstat(file.fd)
-        if inode.store_ctime != found.st_ctime_ns:
-            inode.commit_cached = None
+        if inode.store_ctime == found.st_ctime_ns:
+            return
+        inode.commit_cached = None
+        if file.sealed is not None:
+            file.sealed.recheck()
+            inode.store_ctime = found.st_ctime_ns
 
     def _open_flags(self, file: OpenFile, label: Label, mode: int) -> int:
         """How the kernel treats the handle: its pages are kept while they are those of the commit we know."""
@@ -196,6 +201,8 @@ class Files:
         try:
             if standing.view is not View.PLAINTEXT:
                 return self._dropins.create(event, asker, parent, label)
+            label = self._label_at_birth(asker.caller, label, parent, event.name)
+            standing = drive.views.standing(asker.caller, label)
             file = self._births.plain(event.head, parent, event.name, event.mode, label, asker)
         except FileExistsError:
             if event.flags & os.O_EXCL:
@@ -212,6 +219,17 @@ class Files:
         entry = drive.entry(inode, PLAIN, os.fstat(file.fd))
         flags = abi.FOPEN_DIRECT_IO if label.recheck == "read" else abi.FOPEN_KEEP_CACHE
         return replies.created(entry, handle.fh, flags)
+
+    def _label_at_birth(self, caller: Caller, place: Label, parent: Inode, name: bytes) -> Label:
+        """A new file's label: its place's, unless its maker has the plaintext of a higher one open and that label's
+        `save-lower:` says that it may not sink."""
+        held = self._drive.copies.highest_held(caller.pid)
+        if held is None or held.level.rank <= place.level.rank or held.save_lower == "record":
+            return place  # what the process has read so far is told when it closes: a `copy` record
+        if held.save_lower == "deny":
+            path = self._drive.directories.child_path(parent, name)
+            self._drive.refuse(caller, held, "save-lower", Action.CREATE, None, path)
+        return held
 
     def _handle(
         self, file: OpenFile, view: int, caller: Caller, label: Label | None, standing: Standing, mode: int, path: str
@@ -230,6 +248,8 @@ class Files:
         )
         file.handles.add(handle)
         drive.handles[handle.fh] = handle
+        if view == PLAIN:
+            drive.copies.opens(handle)
         if view == PLAIN and not self._still_given(handle):
             del drive.handles[handle.fh]
             file.handles.discard(handle)
@@ -361,7 +381,7 @@ class Files:
             drive.refuse(asker.caller, label, standing.rule, action, inode, path)
 
         def key_of(header: Header) -> FileKey:
-            header_label, _ = self._plaintext(asker.caller, inode, header.label)
+            header_label, _ = self._plaintext(asker.caller, inode, header)
             return drive.keys.of(header, header_label, asker, action, path)
 
         return drive.files.unlock(file, key_of, may_wait=asker.may_wait)

@@ -99,10 +99,9 @@ class OpenFiles:
                 if last and file.inode.opened is file:
                     file.inode.opened = None
             if last:
-                verified = file.sealed is not None
                 if file.sealed is not None:
                     file.sealed.detach()
-                self._inodes.closed(file.inode, os.fstat(file.fd) if verified else None)
+                self._inodes.closed(file.inode, os.fstat(file.fd))
 
     @contextmanager
     def borrowed(self, inode: Inode) -> Iterator[OpenFile]:

@@ -189,8 +189,9 @@ class InodeTable:
             self._drop_if_unused(inode)
 
     def closed(self, inode: Inode, st: os.stat_result | None = None) -> None:
-        """The last handle of `inode` went; forget it if the kernel has, too. `st`: its header was verified, and this is
-        its state."""
+        """The last handle of `inode` went; forget it if the kernel has, too. `st`: the state in which its header was
+        read. Its label outlives the inode: where it gives another view than the label of the file's place, the kernel
+        drops the node it was told of and asks again."""
         if st is not None and inode.label_id is not None and inode.file_id is not None:
             self._labels.put(inode.ino, st.st_ctime_ns, inode.label_id, inode.file_id)
         with self._lock:

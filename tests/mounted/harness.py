@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from fsdriver.audit_spool import AuditSpool
@@ -82,7 +83,8 @@ def main() -> None:
     os.umask(0)
     here = arguments.directory
     for name in ("store", "drive"):
-        (here / name).mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(here / name)
     policy = load(read_files([arguments.policy]))
     logins = {int(uid): name for uid, _, name in (pair.partition("=") for pair in arguments.person)} or {0: "li"}
     departments = frozenset(policy.departments)

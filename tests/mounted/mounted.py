@@ -81,9 +81,12 @@ class Mounted:
 
     def kill(self) -> None:
         """kill -9. The dead mount stays."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stdout is not None
+        with process.stdout:
+            process.kill()
+            process.wait()
 
     def unmount_dead(self) -> None:
         subprocess.run(["umount", "-l", self.drive], check=True, timeout=SECONDS)

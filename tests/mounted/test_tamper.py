@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.content import CHUNK_SIZE
-from tests.mounted.mounted import LISTED, Mounted, get, listed, put, run
+from tests.mounted.mounted import LISTED, MAGIC, Mounted, get, listed, put, run
 
 pytestmark = pytest.mark.mounted
 
@@ -57,7 +57,8 @@ def cut(size: int) -> Callable[[bytearray], None]:
 
 DAMAGE: dict[str, Callable[[bytearray], None]] = {
     "header": flip(20),
-    "label": flip(70),
+    "file id": flip(45),
+    "commitment": flip(100),
     "wrapped key": flip(560),
     "commit": flip(3080),
     "chunk's generation": flip(HEADER + 3),
@@ -184,6 +185,26 @@ def test_a_part_of_another_file(mounted: Mounted, path: Path, part: slice) -> No
     change(mounted, path, mix)
     assert reading(path) == "EIO"
     assert reading(other) == "whole"
+
+
+def test_another_companys_file_is_refused(mounted: Mounted, path: Path) -> None:
+    change(mounted, path, flip(60))
+    assert reading(path) == "EACCES"
+    assert damaged_records(mounted, path)
+
+
+def test_a_file_with_an_unknown_label_is_ciphertext_for_everyone(mounted: Mounted, path: Path) -> None:
+    change(mounted, path, flip(72))
+    assert listed("import sys; print(open(sys.argv[1], 'rb').read(8))", path).strip() == repr(MAGIC)
+
+
+def test_a_file_cannot_be_given_another_label_by_changing_its_header(mounted: Mounted, path: Path) -> None:
+    def relabel(data: bytearray) -> None:
+        data[72:88] = b"office/clients".ljust(16, b"\0")
+
+    assert b"company/internal" in in_store(mounted, path).read_bytes()[72:88]
+    change(mounted, path, relabel)
+    assert reading(path) == "EIO"
 
 
 def test_bytes_beyond_the_end_are_never_served(mounted: Mounted, path: Path) -> None:

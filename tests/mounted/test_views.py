@@ -106,3 +106,14 @@ def test_a_file_that_unlisted_programs_may_not_see_shows_its_name_only(mounted: 
     with pytest.raises(PermissionError):
         path.read_bytes()
     assert get(path) == "secret"
+
+
+def test_a_file_that_was_moved_keeps_the_view_of_its_own_label(mounted: Mounted) -> None:
+    """Its place says plaintext, its header ciphertext: found out when it is opened, and no program sees an error."""
+    (mounted.drive / "sealed").mkdir(exist_ok=True)
+    path = mounted.drive / "moved"
+    for _ in range(5):
+        (mounted.drive / "sealed" / "f").write_bytes(b"dropped in")
+        run(["mv", mounted.drive / "sealed" / "f", path])
+        assert listed("import sys; print(open(sys.argv[1], 'rb').read(8))", path).strip() == repr(MAGIC)
+        assert path.read_bytes().startswith(MAGIC)

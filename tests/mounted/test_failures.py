@@ -1,0 +1,336 @@
+"""Full disks, wrong stores, mount points in use, and a daemon that is killed."""
+
+import errno
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fsdriver.filesystem.store import Store, StoreInUse
+from tests.mounted.harness import COMPANY
+from tests.mounted.mounted import LISTED, SECONDS, Mounted, MountFailed, get, listed, mount_points, put, run, wait_until
+
+pytestmark = pytest.mark.mounted
+
+MEGABYTE = 1 << 20
+
+FILL = """
+import os, sys
+done, fd = 0, os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+try:
+    while True:
+        done += os.write(fd, bytes([done // 65536 % 256]) * 65536)
+except OSError as exc:
+    print(exc.errno, done)
+os.close(fd)
+"""
+CHECK = """
+import sys
+data = open(sys.argv[1], 'rb').read()
+assert all(data[at:at + 65536] == bytes([at // 65536 % 256]) * len(data[at:at + 65536]) for at in range(0, len(data), 65536))
+print(len(data))
+"""
+CODE = "import sys\ntry: print(open(sys.argv[1], sys.argv[2]).read())\nexcept OSError as exc: print(exc.errno)"
+
+
+@contextmanager
+def small_disk(directory: Path, megabytes: int, name: str) -> Iterator[Path]:
+    """An ext4 of its own at `directory / name`."""
+    image, point = directory / f"{name}.image", directory / name
+    with open(image, "wb") as file:
+        file.truncate(megabytes * MEGABYTE)
+    run(["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image])
+    point.mkdir()
+    run(["mount", "-o", "loop", image, point])
+    try:
+        yield point
+    finally:
+        run(["umount", "-l", point])
+
+
+@pytest.fixture
+def small_store(own: Mounted) -> Iterator[Mounted]:
+    with small_disk(own.directory, 64, "store"):
+        own.start()
+        yield own
+        own.stop()
+
+
+@pytest.fixture
+def small_spool(own: Mounted) -> Iterator[Mounted]:
+    with small_disk(own.directory, 24, "spool"):
+        own.start()
+        yield own
+        own.stop()
+
+
+# ---- full disks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_full_store_is_said_by_write_and_loses_nothing(small_store: Mounted) -> None:
+    drive = small_store.drive
+    put(drive / "before", "kept")
+    number, written = map(int, listed(FILL, drive / "big").split())
+    assert number == errno.ENOSPC
+    assert written > 20 * MEGABYTE
+    assert int(listed(CHECK, drive / "big")) == written
+    assert get(drive / "before") == "kept"
+    script = "import os, sys\nos.pwrite(os.open(sys.argv[1], os.O_WRONLY), b'KEPT', 0)"
+    listed(script, drive / "before", check=False)
+    assert get(drive / "before") in ("kept", "KEPT")
+    listed("import os, sys; os.truncate(sys.argv[1], 1000000)", drive / "big")
+    put(drive / "after", "room again" * 1000)
+    assert get(drive / "after") == "room again" * 1000
+    listed("import os, sys; os.unlink(sys.argv[1])", drive / "big")
+    assert int(listed(FILL, drive / "again").split()[1]) >= written - 2 * MEGABYTE
+    assert small_store.log() == ""
+
+
+def test_a_drop_in_that_does_not_fit_leaves_the_old_file(small_store: Mounted, tmp_path: Path) -> None:
+    put(small_store.drive / "f", "old")
+    with open(tmp_path / "big", "wb") as file:
+        file.write(os.urandom(80 * MEGABYTE))
+    assert "No space left" in run(["cp", tmp_path / "big", small_store.drive / "new"], check=False)
+    run(["rm", small_store.drive / "new"])
+    put(small_store.drive / "other", "fits")
+    assert get(small_store.drive / "f") == "old"
+
+
+def test_a_spool_that_cannot_be_written_refuses_opens_and_nothing_else_is_lost(small_spool: Mounted) -> None:
+    drive, ballast = small_spool.drive, small_spool.spool / "ballast"
+    put(drive / "f", "content")
+    holder = subprocess.Popen(
+        [LISTED, "-I", "-c", "import sys; f = open(sys.argv[1], 'rb', 0); sys.stdin.read(); print(f.read())", str(drive / "f")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    wait_until(lambda: any(record.event == "open" for record in small_spool.records()))
+    with open(ballast, "wb") as file:
+        space = os.statvfs(small_spool.spool)
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize)
+    codes: list[str] = []
+
+    def is_refused() -> bool:
+        codes.append(listed(CODE, drive / "f", "rb").strip())
+        return codes[-1] == str(errno.EIO)
+
+    # What the last segment has in hand is used up first.
+    wait_until(is_refused, SECONDS)
+    opens = len([record for record in small_spool.records("open") if record.file and record.file.path == "/f"])
+    assert opens >= len(codes) - 1, "an open that succeeded has its record"
+    answers = {name: listed(CODE, drive / name, "ab").strip() for name in ("a", "b", "c", "d", "e")}
+    made = {record.file.path for record in small_spool.records("create") if record.file}
+    for name, answer in answers.items():
+        refused = answer == str(errno.EIO)
+        assert refused == (name not in os.listdir(drive)) == (f"/{name}" not in made)
+    assert str(errno.EIO) in answers.values()
+    assert holder.communicate(timeout=SECONDS)[0].strip() == b"b'content'"
+    ballast.unlink()
+    assert get(drive / "f") == "content"
+
+
+# ---- stores and mount points ---------------------------------------------------------------------------------------
+
+
+def test_a_store_of_another_company_is_refused(own: Mounted) -> None:
+    own.start()
+    own.stop()
+    mark = own.store / ".grantfs" / "store.json"
+    mark.write_text(mark.read_text().replace(COMPANY.hex(), "ff" * 16))
+    with pytest.raises(MountFailed, match="another company"):
+        own.start()
+    assert str(own.drive) not in mount_points()
+
+
+def test_a_folder_with_files_is_not_taken_for_a_store(own: Mounted) -> None:
+    own.store.mkdir()
+    (own.store / "letter").write_text("plain")
+    with pytest.raises(MountFailed, match="no GrantFS store"):
+        own.start()
+    assert os.listdir(own.store) == ["letter"]
+
+
+def test_a_mount_point_that_is_not_empty_is_refused(own: Mounted) -> None:
+    own.drive.mkdir()
+    (own.drive / "letter").write_text("plain")
+    with pytest.raises(MountFailed, match="not empty"):
+        own.start()
+    assert (own.drive / "letter").read_text() == "plain"
+
+
+def test_a_second_mount_of_the_same_store_is_refused(own: Mounted) -> None:
+    own.start()
+    with pytest.raises(StoreInUse, match="mounted on this machine already"):
+        Store.open(str(own.store), COMPANY, "test")
+    put(own.drive / "f", "works")
+    assert get(own.drive / "f") == "works"
+    own.stop()
+
+
+def test_a_store_that_cannot_be_written_says_so(own: Mounted) -> None:
+    with small_disk(own.directory, 32, "store") as disk:
+        own.start()
+        put(own.drive / "f", "content")
+        own.stop()
+        run(["mount", "-o", "remount,ro", disk])
+        with pytest.raises(MountFailed, match="Read-only file system"):
+            own.start()
+        assert str(own.drive) not in mount_points()
+
+
+def test_a_store_that_becomes_read_only_refuses_changes_and_goes_on_reading(own: Mounted) -> None:
+    with small_disk(own.directory, 32, "store") as disk:
+        own.start()
+        put(own.drive / "f", "content")
+        run(["mount", "-o", "remount,ro,abort", disk], check=False)
+        if "ro" not in options(disk):
+            pytest.skip("the disk stays writable while files are open")
+        assert listed(CODE, own.drive / "new", "wb").strip() == str(errno.EROFS)
+        assert get(own.drive / "f") == "content"
+        run(["mount", "-o", "remount,rw", disk], check=False)
+        own.end()
+
+
+def options(point: Path) -> list[str]:
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        fields = line.split(" ")
+        if fields[1] == str(point):
+            return fields[3].split(",")
+    return []
+
+
+def test_a_drive_in_use_is_let_go_at_the_end_and_serves_who_holds_it(own: Mounted) -> None:
+    own.start()
+    put(own.drive / "f", "held")
+    holder = subprocess.Popen(
+        [LISTED, "-I", "-c", "import sys; f = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()", str(own.drive / "f")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    try:
+        assert holder.stdout.readline() == b"open\n"
+        os.kill(own.pid, 15)
+        wait_until(lambda: str(own.drive) not in mount_points(), 20)
+        assert os.listdir(own.drive) == []
+    finally:
+        holder.stdin.close()
+        holder.wait()
+        holder.stdout.close()
+        own.end()
+
+
+# ---- a daemon that is killed ---------------------------------------------------------------------------------------
+
+WRITES = """
+import os, sys
+top, number = sys.argv[1], 0
+while True:
+    path = f'{top}/{number}'
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    os.write(fd, b'%d ' % number * 20000)
+    os.close(fd)
+    if number % 3 == 0:
+        with open(path, 'r+b') as f: f.seek(70000); f.write(b'CHANGED' * 9)
+    if number % 5 == 0: os.rename(path, path + '.renamed'); path += '.renamed'
+    sys.stdout.write(path + chr(10)); sys.stdout.flush()
+    number += 1
+"""
+COMPARE = """
+import os, sys
+for line in sys.stdin:
+    path = line.rstrip()
+    number = int(os.path.basename(path).removesuffix('.renamed'))
+    wanted = bytearray(b'%d ' % number * 20000)
+    if number % 3 == 0:
+        wanted.extend(bytes(max(0, 70063 - len(wanted)))); wanted[70000:70063] = b'CHANGED' * 9
+    data = open(path, 'rb').read()
+    assert data == wanted, (path, len(data), len(wanted))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.1])
+def test_what_was_closed_before_the_daemon_was_killed_is_whole_and_recorded(own: Mounted, seconds: float) -> None:
+    own.start()
+    writer = subprocess.Popen(
+        [LISTED, "-I", "-c", WRITES, str(own.drive)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    time.sleep(seconds)
+    own.kill()
+    closed = writer.communicate(timeout=SECONDS)[0].splitlines()
+    assert len(closed) > 10
+    with pytest.raises(OSError, match="not connected"):
+        os.listdir(own.drive)
+    own.unmount_dead()
+    for refused in (own.drive / "letter", own.drive / "folder"):
+        with pytest.raises(PermissionError):
+            refused.write_text("plain") if refused.name == "letter" else refused.mkdir()
+    own.start()
+    for _ in range(2):
+        done = subprocess.run([LISTED, "-I", "-c", COMPARE], input="\n".join(closed), text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr
+    recorded = {record.file.path for record in own.records("create") if record.file}
+    for path in closed:
+        assert "/" + Path(path).name.removesuffix(".renamed") in recorded
+    files = [name for name in os.listdir(own.drive)]
+    listed("import os, sys\nfor name in os.listdir(sys.argv[1]): open(os.path.join(sys.argv[1], name), 'rb').close()"
+           if len(files) == len(closed) else "pass", own.drive)
+    own.stop()
+
+
+def test_records_of_every_open_outlive_the_daemon_and_numbers_have_no_gaps(own: Mounted) -> None:
+    own.start()
+    for name in "abc":
+        put(own.drive / name, name)
+    script = (
+        "import sys\nn = 0\n"
+        "while True:\n"
+        "    for name in 'abc':\n"
+        "        open(f'{sys.argv[1]}/{name}', 'rb').close(); n += 1; sys.stdout.write(f'{n}\\n'); sys.stdout.flush()\n"
+    )
+    readers = [
+        subprocess.Popen([LISTED, "-I", "-c", script, str(own.drive)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(3)
+    ]
+    time.sleep(1)
+    own.kill()
+    opened = sum(len(reader.communicate(timeout=SECONDS)[0].splitlines()) for reader in readers)
+    own.unmount_dead()
+    assert opened > 100
+    assert len(own.records("open")) >= opened
+    own.start()
+    own.stop()
+    numbers = [record.seq for record in own.records()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_an_interrupted_replacement_is_cleared_away_at_the_next_mount(own: Mounted) -> None:
+    own.start()
+    put(own.drive / "f", "old")
+    fd = os.open(own.drive / "f", os.O_WRONLY | os.O_TRUNC)
+    os.write(fd, b"half")
+    own.kill()
+    _close_dead(fd)
+    own.unmount_dead()
+    assert os.listdir(own.store / ".grantfs" / "incoming")
+    own.start()
+    assert os.listdir(own.store / ".grantfs" / "incoming") == []
+    assert get(own.drive / "f") == "old"
+    own.stop()
+
+
+def _close_dead(fd: int) -> None:
+    with pytest.raises(OSError, match="connect"):
+        os.close(fd)
+
+
+def test_a_dead_mount_is_named_by_the_next_start(own: Mounted) -> None:
+    own.start()
+    own.kill()
+    with pytest.raises(MountFailed, match="dead drive"):
+        own.start()
