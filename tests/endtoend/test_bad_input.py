@@ -276,6 +276,7 @@ def fill(company, program):
         program.put(company.drive / f"clients/{number}.txt", "x" * (1 << 20))
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path, program):
     image, top = tmp_path / "image", tmp_path / "small"
     image.touch()
