@@ -157,7 +157,7 @@ class Files:
             raise NodeVanished("the header's label gives this caller plaintext")
         mode = event.flags & os.O_ACCMODE
         if event.flags & os.O_TRUNC:
-            return self._dropins.replace(event, asker, inode, label)
+            return self._dropins.replace(event, asker, file, label)
         if mode != os.O_RDONLY:
             drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
         if standing.view is View.NONE or Action.READ not in standing.allow:
@@ -297,7 +297,7 @@ class Files:
         """`asker` is None for dirty pages of a mapping, which belong to the handle's opener."""
         handle = self._drive.handle(event.fh)
         if isinstance(handle, DropIn):
-            return replies.written(self._dropins.write(handle, event))
+            return replies.written(self._dropins.write(handle, event, asker))
         if handle.view == CIPHER:
             raise PermissionError(errno.EACCES, "sealed bytes cannot be changed in place")
         if asker is not None:
@@ -309,6 +309,7 @@ class Files:
         if not handle.bytes_written:
             self._drive.copies.writes(handle)
             self._drive.tell_other_view(file.inode, PLAIN)
+            file.by_listed = True
         try:
             done = sealed.write(event.offset, event.data)
         except _DAMAGE as exc:
@@ -426,14 +427,15 @@ class Files:
             self._drive.copies.reads(source)
         if not target.bytes_written:
             self._drive.copies.writes(target)
+            target.file.by_listed = True
         buffer = memoryview(bytearray(_COPY_STEP))
         done, wanted = 0, min(event.length, _COPY_MAX)
         while done < wanted:
             got = source.file.sealed.read_into(event.off_in + done, buffer[: min(_COPY_STEP, wanted - done)])
-            if not got:
+            written = target.file.sealed.write(event.off_out + done, buffer[:got])
+            done += written
+            if written < _COPY_STEP:  # the end of the file, or of the disk
                 break
-            target.file.sealed.write(event.off_out + done, buffer[:got])
-            done += got
         source.bytes_read += done
         target.bytes_written += done
         target.file.modified_ns = time.time_ns()
@@ -462,6 +464,8 @@ class Files:
     def fsync(self, event: events.Fsync) -> bytes:
         handle = self._drive.handle(event.fh)
         handle.file.commit(durable=True)
+        if isinstance(handle, DropIn):
+            handle.synced = True
         return replies.EMPTY
 
     def release(self, event: events.Release) -> bytes:
