@@ -86,8 +86,7 @@ class ControlServer:
                     request = json.loads(lines.readline(_LINE_MAX))
                 answer, stream = self._call(request, Peer(*_PEERCRED.unpack(credentials)))
                 connection.sendall(json.dumps({"ok": answer}).encode() + b"\n")
-                for block in stream or ():
-                    connection.sendall(block)
+                _send(connection, stream or iter(()))
             except ControlError as exc:
                 self._fail(connection, str(exc), exc.code)
             except FsError as exc:
@@ -108,6 +107,15 @@ class ControlServer:
             connection.sendall(json.dumps({"error": message, "code": int(code)}).encode() + b"\n")
         except OSError:
             log.info("the asker of %r has gone", message)
+
+
+def _send(connection: socket.socket, stream: Iterator[bytes]) -> None:
+    """What follows an answer. It breaks off where something goes wrong: an error's text must not pass for content."""
+    try:
+        for block in stream:
+            connection.sendall(block)
+    except (FsError, OSError) as exc:
+        log.warning("an answer was broken off: %s", exc)
 
 
 def ask(home: Path, method: str, **arguments: Any) -> Any:

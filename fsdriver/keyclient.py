@@ -1,8 +1,9 @@
 """The drive's link to the key server: policy, logins and leases kept fresh in the background, and grants on request.
 
 Four threads: one syncs (at half term, at every push, with jittered retries while the server is away), one listens to
-pushes, one ends terms, one ships records (`record_shipper`). Nothing else waits for the network, except who calls `grant`. What a sync
-brings is verified before any of it counts, takes effect in `Leases` at once, and is then told to the `Listener`.
+pushes, one ends terms, one ships records (`record_shipper`). Nothing else waits for the network, except who calls
+`grant` or `refresh`. What a sync brings is verified before any of it counts, takes effect in `Leases` at once, and is
+then told to the `Listener`.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ REFRESH_GAP = 2.0
 
 
 class Listener(Protocol):
-    """What the filesystem does when something changed. One call at a time, on threads of the client; must not wait long."""
+    """What the filesystem does when something changed. One call at a time, on a thread of ours; must not wait long."""
 
     def on_bundle(self, bundle: Bundle) -> None:
         """Decide every open handle again."""

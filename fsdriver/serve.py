@@ -24,6 +24,7 @@ from policy import Bundle
 
 log = logging.getLogger(__name__)
 
+_WARM_AFTER = 10.0
 _TICK = 0.5
 """Seconds between looks at the hours that rules name."""
 
@@ -36,8 +37,10 @@ class Drive:
     """One home's drive, from mount to unmount."""
 
     def __init__(self, home: MachineHome, *, io_uring: bool = True) -> None:
+        """Opens the machine's secret store. Errors: MachineError."""
         self._home = home
         self._config: MachineConfig = home.config()
+        self._identity = home.identity()
         self._io_uring = io_uring
         self._resources = ExitStack()
         self._stopping = threading.Event()
@@ -59,13 +62,12 @@ class Drive:
 
     def _start(self, undo: ExitStack) -> None:
         config = self._config
-        identity = self._home.identity()
         store = Store.open(config.store, bytes.fromhex(config.company), config.machine)
         undo.callback(store.close)
         clock = starting_clock(self._home)
         spool = AuditSpool(self._home.spool, config.machine, clock.now)
         undo.callback(spool.close)
-        keys = KeyClient(self._home, identity, spool, clock)
+        keys = KeyClient(self._home, self._identity, spool, clock)
         built = build(
             store,
             Path(config.drive),
@@ -88,7 +90,8 @@ class Drive:
         keys.start(Changes(built, keys))
         if keys.bundle is None:
             raise NoPolicy(
-                f"no policy is here yet and the key server {config.agent_url} could not be asked: {keys.status().problem}"
+                f"no policy is here yet, and the key server {config.agent_url} could not be asked: "
+                f"{keys.status().problem}"
             )
         built.revocation.decide_anew(keys.bundle, keys.logins)
         self.session = Session(
@@ -106,6 +109,11 @@ class Drive:
         control.start()
         undo.callback(control.stop)
         calm_collector()
+        # Listed programs' libraries are hashed before anybody waits for it, and after everybody has what they came for.
+        warming = threading.Timer(_WARM_AFTER, built.drive.callers.warm)
+        warming.daemon = True
+        warming.start()
+        undo.callback(warming.cancel)
 
     def wait(self) -> None:
         """Until `stop`, SIGTERM or SIGINT, or until somebody unmounts or aborts the drive; then end everything."""

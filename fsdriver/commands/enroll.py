@@ -11,7 +11,7 @@ from fsdriver.commands.home import home_path
 from fsdriver.enrolment import enrol_machine
 from fsdriver.exitcodes import ExitCode
 from fsdriver.machine import MachineError
-from keyserver.client import ClientError, Conflict, Denied, Unreachable
+from keyserver.client import ClientError, Conflict, Denied, Unreachable, WrongAuthority
 from keyserver.secret_store import BACKENDS, SecretSettings
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -76,6 +76,8 @@ def enroll(
         raise CommandFailed(str(exc)) from exc
     except Unreachable as exc:
         raise CommandFailed(f"the key server cannot be reached: {exc}", ExitCode.NOT_READY) from exc
+    except WrongAuthority as exc:
+        raise CommandFailed(str(exc), ExitCode.VERIFICATION_FAILED) from exc
     except Denied as exc:
         raise CommandFailed(str(exc), ExitCode.DENIED) from exc
     except Conflict as exc:

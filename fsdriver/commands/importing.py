@@ -35,6 +35,8 @@ class _Import:
     sealed: int = 0
     skipped: int = 0
     problems: list[str] = field(default_factory=list)
+    folders: list[tuple[Path, Path, os.stat_result]] = field(default_factory=list)
+    """Source, target and what the source was before anything in it was deleted; deeper ones later."""
 
 
 @click.command("import")
@@ -54,12 +56,14 @@ def import_(context: click.Context, source: Path, target: Path, delete: bool) ->
             except (OSError, ControlError) as exc:
                 run.problems.append(f"{path}: {exc}")
             progress.update(size)
-    _finish_directories(run, source, target)
+    _finish_folders(run)
     click.echo(f"{run.sealed} sealed, {run.skipped} were there already, {len(run.problems)} failed", err=True)
     for problem in run.problems:
         click.echo(f"  {problem}", err=True)
     if run.problems:
-        raise CommandFailed("not everything could be brought in; nothing of it was deleted", ExitCode.CONFLICT)
+        raise CommandFailed(
+            "not everything could be brought in; what could not is still where it was", ExitCode.CONFLICT
+        )
 
 
 def _entries(source: Path, target: Path) -> Iterator[tuple[Path, Path, int]]:
@@ -75,6 +79,7 @@ def _bring(run: _Import, source: Path, target: Path) -> None:
     found = source.lstat()
     if stat.S_ISDIR(found.st_mode):
         target.mkdir(mode=0o700, exist_ok=True)
+        run.folders.append((source, target, found))
     elif stat.S_ISLNK(found.st_mode):
         _bring_link(run, source, target)
     elif stat.S_ISREG(found.st_mode):
@@ -150,17 +155,12 @@ def _take_owner(found: os.stat_result, target: Path) -> None:
         os.chown(target, found.st_uid, found.st_gid, follow_symlinks=False)
 
 
-def _finish_directories(run: _Import, source: Path, target: Path) -> None:
+def _finish_folders(run: _Import) -> None:
     """Modes and times last, deepest first: what is made inside changes them. Empty sources go where asked."""
-    if not source.is_dir() or source.is_symlink():
-        return
-    for top, _, _ in os.walk(source, topdown=False):
-        into = target / Path(top).relative_to(source)
-        found = os.stat(top)
-        if into.is_dir():
-            _take_owner(found, into)
-            os.chmod(into, stat.S_IMODE(found.st_mode))
-            os.utime(into, ns=(found.st_atime_ns, found.st_mtime_ns))
+    for source, into, found in reversed(run.folders):
+        _take_owner(found, into)
+        os.chmod(into, stat.S_IMODE(found.st_mode))
+        os.utime(into, ns=(found.st_atime_ns, found.st_mtime_ns))
         if run.delete and not run.problems:
             with suppress(OSError):
-                os.rmdir(top)
+                source.rmdir()

@@ -10,4 +10,14 @@ from fsdriver.device.notify import Notifier
 from fsdriver.device.session import Session
 from fsdriver.device.watchdog import ControlUnavailable
 
-__all__ = ["Answer", "ControlUnavailable", "Handler", "Later", "MountRefused", "Notifier", "Session", "Unmounted", "unmount_dead"]
+__all__ = [
+    "Answer",
+    "ControlUnavailable",
+    "Handler",
+    "Later",
+    "MountRefused",
+    "Notifier",
+    "Session",
+    "Unmounted",
+    "unmount_dead",
+]

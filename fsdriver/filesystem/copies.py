@@ -10,6 +10,7 @@ import stat
 import threading
 
 from fsdriver.nodes.openfile import Handle
+from policy import Label
 
 _REMEMBERED = 1024
 
@@ -20,9 +21,21 @@ class Copies:
     def __init__(self, mount_point: str) -> None:
         self._inside = mount_point.rstrip("/") + "/"
         self._lock = threading.Lock()
+        self._holding: dict[int, set[Handle]] = {}
         self._reading: dict[int, set[Handle]] = {}
         self._writing: dict[int, set[Handle]] = {}
         self._nowhere: dict[int, int] = {}
+
+    def opens(self, handle: Handle) -> None:
+        """`handle` shows its process plaintext."""
+        with self._lock:
+            self._holding.setdefault(handle.caller.pid, set()).add(handle)
+
+    def highest_held(self, pid: int) -> Label | None:
+        """Of the labels whose plaintext `pid` has open, the highest."""
+        with self._lock:
+            labels = [handle.label for handle in self._holding.get(pid, ()) if handle.label is not None]
+        return max(labels, key=lambda label: label.level.rank, default=None)
 
     def reads(self, handle: Handle) -> None:
         """`handle` has been read from for the first time."""
@@ -52,6 +65,7 @@ class Copies:
         pid = handle.caller.pid
         with self._lock:
             pairs = []
+            self._leave(self._holding, pid, handle)
             if self._leave(self._reading, pid, handle):
                 pairs += [(handle, other) for other in self._writing.get(pid, ())]
             if self._leave(self._writing, pid, handle):

@@ -14,20 +14,19 @@ import secrets
 import stat
 import time
 
-from fsdriver.content import MAGIC, Header, is_whole
-from fsdriver.errors import FsError, NodeVanished
+from fsdriver.errors import Revoked
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.closers import holds_for_writing, was_killed
 from fsdriver.filesystem.drive import STATE_DIRECTORY, VIEW_NAMES, Drive
 from fsdriver.filesystem.replacing import replacing
+from fsdriver.filesystem.unpacking import Unpacking
 from fsdriver.nodes.inode import CIPHER, Inode
 from fsdriver.nodes.openfile import DropIn, OpenFile
 from fsdriver.protocol import abi, events, replies
 from policy import Action, Label
 
 INCOMING = b"incoming"
-_COPY_STEP = 1 << 20
 
 
 class DropIns:
@@ -43,6 +42,7 @@ class DropIns:
         self._incoming = os.open(INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=corner)
         for leftover in os.listdir(self._incoming):  # of a daemon that died: the names they were for are as they were
             os.unlink(leftover, dir_fd=self._incoming)
+        self._unpacking = Unpacking(drive, self._incoming)
 
     def close(self) -> None:
         os.close(self._incoming)
@@ -63,9 +63,9 @@ class DropIns:
         entry = drive.entry(dropin.node, CIPHER, os.fstat(fd))
         return replies.created(entry, dropin.fh, abi.FOPEN_DIRECT_IO)
 
-    def replace(self, event: events.Open, asker: Asker, inode: Inode, label: Label | None) -> bytes:
+    def replace(self, event: events.Open, asker: Asker, replaced: OpenFile, label: Label | None) -> bytes:
         """OPEN with O_TRUNC of an existing file: needs the right to delete it and to create here."""
-        drive = self._drive
+        drive, inode = self._drive, replaced.inode
         assert inode.parent is not None
         path = drive.directories.path(inode)
         drive.require(asker.caller, label, Action.DELETE, inode, path)
@@ -89,7 +89,8 @@ class DropIns:
         fresh.label_id, fresh.file_id = sealed.header.label, sealed.header.file_id
         file = drive.files.adopt(fresh, fd, sealed)
         name, parent = inode.name, inode.parent
-        dropin = self._begin(file, fresh, place, parent, name, temporary, asker, path, inode.ino)
+        dropin = self._begin(file, fresh, place, parent, name, temporary, asker, path, replaced)
+        dropin.replaced_label = label
         return replies.opened(dropin.fh, abi.FOPEN_DIRECT_IO)
 
     @staticmethod
@@ -107,13 +108,15 @@ class DropIns:
         temporary: bytes | None,
         asker: Asker,
         path: str,
-        replaced: int = 0,
+        replaced: OpenFile | None = None,
     ) -> DropIn:
         drive = self._drive
         rule = drive.views.standing(asker.caller, label).rule
         node = drive.inodes.unplaced(parent, name, os.fstat(file.fd))
         node.opened, node.is_dropin = file, True
-        dropin = DropIn(drive.next_fh(), file, node, label, parent, name, temporary, asker.caller, path, rule, replaced)
+        # The replaced file stays open, so that its inode number is nobody else's when the replacement takes its name.
+        held = drive.files.share(replaced) if replaced is not None else None
+        dropin = DropIn(drive.next_fh(), file, node, label, parent, name, temporary, asker.caller, path, rule, held)
         try:
             drive.recorder.record(
                 "create",
@@ -135,9 +138,13 @@ class DropIns:
 
     # ---- going on ----------------------------------------------------------------------------------------------
 
-    def write(self, dropin: DropIn, event: events.Write) -> int:
-        if dropin.settled or dropin.file.sealed is None:
+    def write(self, dropin: DropIn, event: events.Write, asker: Asker | None) -> int:
+        if dropin.settled:
             raise OSError(errno.EIO, "the file was complete and has taken its name")
+        if dropin.file.sealed is None:
+            raise Revoked("the key of this file was taken away")
+        if asker is None or not asker.caller.why_unlisted:
+            dropin.file.by_listed = True
         dropin.complete = False
         done = dropin.file.sealed.write(event.offset, event.data)
         dropin.file.modified_ns = time.time_ns()
@@ -147,112 +154,98 @@ class DropIns:
     def flush(self, dropin: DropIn, pid: int) -> None:
         """close(2) of one descriptor. If it seems to be the last, a replacement takes its name now, and a whole sealed
         file is unpacked, so that whoever closed finds it in place: nobody waits for `release`."""
-        if dropin.settled:
+        if dropin.settled or dropin.given_up:
             return
+        if dropin.file.sealed is None:
+            raise Revoked("the key of this file was taken away")
         dropin.file.commit()
         dropin.complete = not was_killed(pid)
         if dropin.temporary is not None:
-            if not dropin.complete or holds_for_writing(dropin.replaced, pid, dropin.caller.pid):
+            assert dropin.replaced is not None
+            if not dropin.complete or holds_for_writing(dropin.replaced.inode.ino, pid, dropin.caller.pid):
                 return
             self._take_name(dropin)
-        if dropin.bytes_written and self._is_sealed_file(dropin, certainly=True):
-            self._unpack(dropin)
+        if not dropin.given_up and dropin.bytes_written:
+            self._unpacking.unpack(dropin, certainly=True)
 
     def release(self, dropin: DropIn) -> None:
         """The last descriptor is gone."""
         drive = self._drive
-        detail = ""
         try:
-            if not dropin.settled:
-                dropin.file.commit()
-                if dropin.temporary is not None:
-                    if not dropin.complete:
-                        detail = "its writer died: the file stays as it was"
-                        self._discard(dropin)
-                        return
-                    self._take_name(dropin)
-                if dropin.bytes_written and self._is_sealed_file(dropin, certainly=False):
-                    self._unpack(dropin)
-            if dropin.settled:
-                detail = "stored as the sealed file it is"
+            if not dropin.settled and not dropin.given_up:
+                self._complete(dropin)
         finally:
-            drive.recorder.record(
-                "close",
-                dropin.caller,
-                dropin.file.inode,
-                path=dropin.path,
-                label=dropin.label.qualified,
-                view=VIEW_NAMES[CIPHER],
-                rule=dropin.rule,
-                bytes_written=dropin.bytes_written,
-                detail=detail,
-            )
-            self._end(dropin)
+            detail = dropin.given_up or ("stored as the sealed file it is" if dropin.settled else "")
+            try:
+                if dropin.temporary is not None:
+                    self._discard(dropin)
+                drive.recorder.record(
+                    "close",
+                    dropin.caller,
+                    dropin.file.inode,
+                    path=dropin.path,
+                    label=dropin.label.qualified,
+                    view=VIEW_NAMES[CIPHER],
+                    rule=dropin.rule,
+                    bytes_written=dropin.bytes_written,
+                    detail=detail,
+                )
+            finally:
+                self._end(dropin)
+
+    def _complete(self, dropin: DropIn) -> None:
+        dropin.file.commit()
+        if dropin.temporary is not None:
+            if dropin.file.sealed is None:
+                dropin.given_up = "its key was taken away: the file stays as it was"
+            elif not dropin.complete:
+                dropin.given_up = "its writer died: the file stays as it was"
+            else:
+                self._take_name(dropin)
+        if not dropin.given_up and dropin.bytes_written:
+            self._unpacking.unpack(dropin, certainly=False)
 
     def _take_name(self, dropin: DropIn) -> None:
-        """The replacement is complete: it becomes the file of its name."""
+        """The replacement is complete: it becomes the file of its name, if that is still a file that it may replace.
+
+        Errors: ViewRefused, when the name went to one that it may not.
+        """
         drive = self._drive
         assert dropin.temporary is not None
         directory = drive.directories.descriptor(dropin.parent)
         try:
             there = os.stat(dropin.name, dir_fd=directory.fd, follow_symlinks=False)
         except FileNotFoundError:
-            victim = None
-        else:
-            victim = drive.inodes.remember(dropin.parent, dropin.name, there)
+            # As with any file: what is written to it after it was removed goes with it.
+            dropin.given_up = "the file was removed meanwhile"
+            return
+        victim = drive.inodes.remember(dropin.parent, dropin.name, there)
+        self._require_replaceable(dropin, victim, there)
         with replacing(drive, victim, dropin.parent, dropin.name):
             os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
         dropin.temporary = None
         drive.inodes.placed(dropin.file.inode, dropin.parent, dropin.name)
         drive.files.moved(dropin.file.inode)
         drive.kernel.inval_entry(dropin.parent.nodeid(), dropin.name)
+        if dropin.synced:
+            os.fsync(directory.fd)
 
-    # ---- a sealed file comes back ------------------------------------------------------------------------------
-
-    def _is_sealed_file(self, dropin: DropIn, *, certainly: bool) -> bool:
-        """Whether the content is a whole sealed file of this company. `certainly`: its key is here and its own commit
-        says how long it is; otherwise fields and lengths have to do."""
-        sealed = dropin.file.sealed
-        assert sealed is not None
-        head = bytearray(4096)
-        if sealed.read_into(0, memoryview(head)) < len(head) or not head.startswith(MAGIC):
-            return False
-        try:
-            header = Header.parse(bytes(head))
-            header.require_company(self._drive.files.company)
-            verified = is_whole(bytes(head), sealed.size, self._drive.keys.lent(header))
-        except FsError:
-            return False
-        return verified or not certainly
-
-    def _unpack(self, dropin: DropIn) -> None:
-        """The inner file takes the place of the one that was sealed around it."""
+    def _require_replaceable(self, dropin: DropIn, victim: Inode, there: os.stat_result) -> None:
+        """The name may lead to another file than at OPEN. That one is replaced where OPEN would have allowed it, too,
+        and it is as open to others as the file that was opened (another replacement of that, for one)."""
         drive = self._drive
-        outer, sealed = dropin.file, dropin.file.sealed
-        assert sealed is not None
-        temporary = secrets.token_hex(12).encode()
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._incoming)
-        try:
-            buffer, done = memoryview(bytearray(_COPY_STEP)), 0
-            while got := sealed.read_into(done, buffer):
-                os.pwrite(fd, buffer[:got], done)
-                done += got
-            found = os.fstat(outer.fd)
-            os.fchmod(fd, stat.S_IMODE(found.st_mode))
-            os.fchown(fd, found.st_uid, found.st_gid)
-            os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
-            directory = drive.directories.descriptor(dropin.parent)
-            if os.stat(dropin.name, dir_fd=directory.fd, follow_symlinks=False).st_ino != outer.inode.ino:
-                raise NodeVanished("the name went to another file meanwhile")
-            os.rename(temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
-        except BaseException:
-            os.unlink(temporary, dir_fd=self._incoming)
-            raise
-        finally:
-            os.close(fd)
-        drive.inodes.unlinked(outer.inode, dropin.parent, dropin.name, last=True)
-        drive.kernel.inval_entry(dropin.parent.nodeid(), dropin.name)
-        dropin.settled = True
+        assert dropin.replaced is not None
+        if there.st_ino == dropin.replaced.inode.ino:
+            return
+        assert dropin.file.sealed is not None
+        mine = drive.views.bundle.label_by_id(dropin.file.sealed.header.label)
+        theirs = drive.files.label(victim) if victim.is_regular else None
+        drive.require(dropin.caller, theirs, Action.DELETE, victim, dropin.path)
+        own = os.fstat(dropin.file.fd)
+        alike = (there.st_mode, there.st_uid, there.st_gid) == (own.st_mode, own.st_uid, own.st_gid)
+        if mine is None or theirs is None or theirs.level.rank > mine.level.rank or not alike:
+            dropin.given_up = "its name went to another file meanwhile"
+            drive.refuse(dropin.caller, theirs, dropin.rule, Action.DELETE, victim, dropin.path)
 
     # ---- ending ------------------------------------------------------------------------------------------------
 
@@ -270,4 +263,8 @@ class DropIns:
         drive = self._drive
         dropin.node.opened = None
         drive.inodes.closed(dropin.node)
-        drive.files.release(dropin.file)
+        try:
+            drive.files.release(dropin.file)
+        finally:
+            if dropin.replaced is not None:
+                drive.files.release(dropin.replaced)

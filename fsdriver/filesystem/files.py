@@ -157,7 +157,7 @@ class Files:
             raise NodeVanished("the header's label gives this caller plaintext")
         mode = event.flags & os.O_ACCMODE
         if event.flags & os.O_TRUNC:
-            return self._dropins.replace(event, asker, inode, label)
+            return self._dropins.replace(event, asker, file, label)
         if mode != os.O_RDONLY:
             drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
         if standing.view is View.NONE or Action.READ not in standing.allow:
@@ -201,6 +201,8 @@ class Files:
         try:
             if standing.view is not View.PLAINTEXT:
                 return self._dropins.create(event, asker, parent, label)
+            label = self._label_at_birth(asker.caller, label, parent, event.name)
+            standing = drive.views.standing(asker.caller, label)
             file = self._births.plain(event.head, parent, event.name, event.mode, label, asker)
         except FileExistsError:
             if event.flags & os.O_EXCL:
@@ -217,6 +219,17 @@ class Files:
         entry = drive.entry(inode, PLAIN, os.fstat(file.fd))
         flags = abi.FOPEN_DIRECT_IO if label.recheck == "read" else abi.FOPEN_KEEP_CACHE
         return replies.created(entry, handle.fh, flags)
+
+    def _label_at_birth(self, caller: Caller, place: Label, parent: Inode, name: bytes) -> Label:
+        """A new file's label: its place's, unless its maker has the plaintext of a higher one open and that label's
+        `save-lower:` says that it may not sink."""
+        held = self._drive.copies.highest_held(caller.pid)
+        if held is None or held.level.rank <= place.level.rank or held.save_lower == "record":
+            return place  # what the process has read so far is told when it closes: a `copy` record
+        if held.save_lower == "deny":
+            path = self._drive.directories.child_path(parent, name)
+            self._drive.refuse(caller, held, "save-lower", Action.CREATE, None, path)
+        return held
 
     def _handle(
         self, file: OpenFile, view: int, caller: Caller, label: Label | None, standing: Standing, mode: int, path: str
@@ -235,6 +248,9 @@ class Files:
         )
         file.handles.add(handle)
         drive.handles[handle.fh] = handle
+        if view == PLAIN:
+            drive.copies.opens(handle)
+            drive.verifier.opened(handle)
         if view == PLAIN and not self._still_given(handle):
             del drive.handles[handle.fh]
             file.handles.discard(handle)
@@ -282,7 +298,7 @@ class Files:
         """`asker` is None for dirty pages of a mapping, which belong to the handle's opener."""
         handle = self._drive.handle(event.fh)
         if isinstance(handle, DropIn):
-            return replies.written(self._dropins.write(handle, event))
+            return replies.written(self._dropins.write(handle, event, asker))
         if handle.view == CIPHER:
             raise PermissionError(errno.EACCES, "sealed bytes cannot be changed in place")
         if asker is not None:
@@ -294,6 +310,7 @@ class Files:
         if not handle.bytes_written:
             self._drive.copies.writes(handle)
             self._drive.tell_other_view(file.inode, PLAIN)
+            file.by_listed = True
         try:
             done = sealed.write(event.offset, event.data)
         except _DAMAGE as exc:
@@ -309,6 +326,8 @@ class Files:
         """The caller of a READ or WRITE, who need not be the one that opened."""
         if handle.revoked:
             raise Revoked("the right to this file was taken away while it was open")
+        if handle.file.damage is not None:
+            raise FileDamaged(str(handle.file.damage))
         caller = asker.caller
         if caller is handle.caller or caller is handle.checked:
             return
@@ -411,14 +430,15 @@ class Files:
             self._drive.copies.reads(source)
         if not target.bytes_written:
             self._drive.copies.writes(target)
+            target.file.by_listed = True
         buffer = memoryview(bytearray(_COPY_STEP))
         done, wanted = 0, min(event.length, _COPY_MAX)
         while done < wanted:
             got = source.file.sealed.read_into(event.off_in + done, buffer[: min(_COPY_STEP, wanted - done)])
-            if not got:
+            written = target.file.sealed.write(event.off_out + done, buffer[:got])
+            done += written
+            if written < _COPY_STEP:  # the end of the file, or of the disk
                 break
-            target.file.sealed.write(event.off_out + done, buffer[:got])
-            done += got
         source.bytes_read += done
         target.bytes_written += done
         target.file.modified_ns = time.time_ns()
@@ -447,6 +467,8 @@ class Files:
     def fsync(self, event: events.Fsync) -> bytes:
         handle = self._drive.handle(event.fh)
         handle.file.commit(durable=True)
+        if isinstance(handle, DropIn):
+            handle.synced = True
         return replies.EMPTY
 
     def release(self, event: events.Release) -> bytes:

@@ -25,4 +25,4 @@ class Grants(Protocol):
         """`wrapped` empty: a new file's key. Raises GrantRefused, ServerUnreachable."""
 
     def refresh(self) -> bool:
-        """Ask what this machine may hold now, for somebody who misses a key; False where that cannot bring anything new."""
+        """Ask what this machine may hold now, for somebody who misses a key; False where that brings nothing new."""

@@ -20,6 +20,7 @@ from fsdriver.filesystem.locking import Locking
 from fsdriver.filesystem.lookups import Lookups
 from fsdriver.filesystem.names import Names
 from fsdriver.filesystem.xattrs import Xattrs
+from fsdriver.nodes.openfile import DropIn
 from fsdriver.protocol import Event, abi, events, replies
 
 Simple = Callable[[Any], bytes | Later | None]
@@ -49,6 +50,7 @@ class Operations:
         self._identify = drive.callers.identify
         self._lookups = lookups
         self._files = files
+        self._handles = drive.handles
         quick, thorough, plain, waiting = self._quick, self._thorough, _plain, _waiting
         self._get_user_xattr = thorough(xattrs.get)
         self._operations: dict[type[Any], Operation] = {
@@ -75,9 +77,9 @@ class Operations:
             events.Create: thorough(files.create),
             events.Read: self._read,
             events.Write: self._write,
-            events.Flush: plain(files.flush),
+            events.Flush: self._closing(files.flush),
             events.Fsync: waiting(files.fsync),
-            events.Release: plain(files.release),
+            events.Release: self._closing(files.release),
             events.Fallocate: quick(files.fallocate),
             events.Lseek: plain(files.lseek),
             events.CopyFileRange: self._long(files.copy_file_range),
@@ -119,6 +121,17 @@ class Operations:
                 return handler(event, Asker(caller, False))
             except MustWait:
                 return Later(lambda: handler(event, Asker(caller, True)))
+
+        return operation
+
+    def _closing(self, handler: Callable[[Any], bytes]) -> Operation:
+        """The end of a drop-in may take as long as its content is: in the pool, unless it is short."""
+
+        def operation(event: Any, out: memoryview) -> Answer:
+            handle = self._handles.get(event.fh)
+            if handle.__class__ is DropIn and handle.ends_late:
+                return Later(lambda: handler(event))
+            return handler(event)
 
         return operation
 

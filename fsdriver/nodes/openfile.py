@@ -5,6 +5,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fsdriver.errors import FsError
 from fsdriver.identity import Caller
 from fsdriver.nodes.inode import Inode
 from fsdriver.nodes.locks import LockTable
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from fsdriver.content import SealedFile
 
 
+SHORT = 1 << 20
+"""Bytes that a close may move without anybody noticing."""
+
+
 class OpenFile:
     """A backing descriptor, the sealed file read through it once a key was given, and the file's locks.
 
@@ -21,7 +26,22 @@ class OpenFile:
     another closes the file must not find the number given to another file.
     """
 
-    __slots__ = ("fd", "flock", "handles", "inode", "lock", "modified_ns", "posix", "references", "refused", "sealed", "writable")
+    __slots__ = (
+        "by_listed",
+        "damage",
+        "fd",
+        "flock",
+        "handles",
+        "inode",
+        "lock",
+        "modified_ns",
+        "posix",
+        "references",
+        "refused",
+        "sealed",
+        "verifying",
+        "writable",
+    )
 
     def __init__(self, inode: Inode, fd: int, *, writable: bool) -> None:
         self.inode = inode
@@ -32,8 +52,13 @@ class OpenFile:
         self.references = 0
         self.sealed: SealedFile | None = None
         self.handles: set[Handle] = set()
+        self.damage: FsError | None = None
+        """What a verification of the whole file found: nothing of it is believed any more."""
+        self.verifying = False
         self.refused = False
         """A handle whose right was taken away is still open: no page may be left where it could read it."""
+        self.by_listed = False
+        """A listed program has written something here: it may be plaintext of any label."""
         self.modified_ns: int | None = None
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()
@@ -113,10 +138,21 @@ class DropIn:
     caller: Caller
     path: str
     rule: str
-    replaced: int = 0
-    """Inode number of the file whose name it is to take: descriptors of this handle show it in /proc."""
+    replaced: OpenFile | None = None
+    """The file whose name it is to take, kept open: descriptors of this handle show its inode number in /proc."""
+    replaced_label: Label | None = None
     bytes_written: int = 0
     complete: bool = False
     """Its last write was followed by a close of somebody who was not killed."""
+    synced: bool = False
+    """fsync(2) has promised that what was written lasts."""
+    given_up: str = ""
+    """Why a replacement did not take its name, once that is known."""
     settled: bool = False
     """Its content was found to be a sealed file and took the name: nothing more can be written."""
+
+    @property
+    def ends_late(self) -> bool:
+        """Whether a close may take long: descriptors are looked for, or much content is moved."""
+        sealed = self.file.sealed
+        return self.temporary is not None or (sealed is not None and sealed.size > SHORT)

@@ -35,9 +35,7 @@ class CommandFailed(Exception):
 def our(program, *arguments, text=None, timeout=SECONDS, check=True, env=None):
     """One of our commands, as a CompletedProcess with text. Errors: CommandFailed where it fails and `check`."""
     command = [sys.executable, "-m", program, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, input=text or "", capture_output=True, text=True, timeout=timeout, env=env
-    )
+    done = subprocess.run(command, cwd=ROOT, input=text or "", capture_output=True, text=True, timeout=timeout, env=env)
     if check and done.returncode:
         raise CommandFailed(done)
     return done
@@ -90,14 +88,17 @@ class Company:
         return next(lease["id"] for lease in self.listed("lease") if lease["label"] == label)
 
     def machine(self):
-        return self.listed("machine")[0]["id"]
+        """The id of the machine whose drive this is."""
+        return self.status()["machine"]
 
     def records(self, event=None, **wanted):
         """The server's records, oldest first, as objects: what `audit list -o jsonl` prints."""
         store = Store(self.server_home / "keyserver.db", read_only=True)
         try:
             with store.read() as rows:
-                bodies = list(read_bodies(rows, RecordFilter(wanted.pop("machine", None), None, event, None, None, None)))
+                bodies = list(
+                    read_bodies(rows, RecordFilter(wanted.pop("machine", None), None, event, None, None, None))
+                )
         finally:
             store.close()
         found = map(json.loads, bodies)
@@ -138,10 +139,12 @@ class Company:
         agent, admin = (f"127.0.0.1:{ports[name]}" for name in ("agent_port", "admin_port"))
         with (self.directory / "server.log").open("ab") as log:
             server = subprocess.Popen(
-                [sys.executable, "-m", "keyserver", "--home", self.server_home, "serve", "--agent", agent, "--admin", admin],
+                [sys.executable, "-m", "keyserver", "--home", self.server_home,
+                 "serve", "--agent", agent, "--admin", admin],
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         (self.directory / "server.pid").write_text(str(server.pid))
+        assert server.stdout is not None
         ready = server.stdout.readline()
         server.stdout.close()
         server.returncode = 0  # it is left alone; `end` finds it
@@ -149,9 +152,12 @@ class Company:
 
     def end(self):
         """Whatever state it is in: no process, no mount, no folder."""
-        # fmt: off
+        self.halt()
+        shutil.rmtree(self.top)
+
+    def halt(self):
+        """No process, no mount; the files stay."""
         mine = [pid for pid in pids(str(self.directory).encode()) if pid != os.getpid()]
-        # fmt: on
         for pid in mine:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -162,7 +168,6 @@ class Company:
             point = MountPoint(self.drive)
             point.release()
             point.close()
-        shutil.rmtree(self.top)
 
 
 def pids(*words):

@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: a company for a module, and one that a test may break."""
+"""Fixtures of the end-to-end tests: a company for all of them, and one that a test may break."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=why))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def company():
     """Running, with the test policy. What a test changes it puts back."""
     yield from _ended(Company(), "start")

@@ -25,6 +25,13 @@ def open_(name, path, flags):
 def close(name):
     os.close(files.pop(name))
 
+def end_all():
+    for name in list(files):
+        try:
+            close(name)
+        except OSError:
+            pass
+
 def read(name, size):
     return os.pread(files[name], size, 0).decode()
 
@@ -68,8 +75,8 @@ def try_open(path, seconds):
         try:
             fd = os.open(path, os.O_RDONLY)
         except OSError as exc:
-            return {"count": count, "longest": max(longest, time.monotonic() - began), "error": errno.errorcode[exc.errno],
-                    "at": time.time()}
+            longest = max(longest, time.monotonic() - began)
+            return {"count": count, "longest": longest, "error": errno.errorcode[exc.errno], "at": time.time()}
         os.pread(fd, 16, 0)
         os.close(fd)
         count += 1
@@ -84,7 +91,8 @@ def exists(path):
 def unlink(path):
     os.unlink(path)
 
-COMMANDS = {"put": put, "get": get, "open": open_, "close": close, "read": read, "write": write, "map": map_,
+COMMANDS = {"end_all": end_all,
+            "put": put, "get": get, "open": open_, "close": close, "read": read, "write": write, "map": map_,
             "touch_map": touch_map, "refused": refused, "try_open": try_open, "unlink": unlink, "exists": exists}
 for line in sys.stdin:
     name, *arguments = json.loads(line)
@@ -111,17 +119,20 @@ class Program:
         self._process = subprocess.Popen(
             [interpreter, "-I", "-c", _SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
         )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
         self.seconds = 0.0
         """What the last call took."""
 
     def tell(self, name, *arguments):
         """Begins a call; `answer` has what came of it."""
-        self._process.stdin.write(json.dumps([name, *map(_plain, arguments)]) + "\n")
-        self._process.stdin.flush()
+        self._input.write(json.dumps([name, *map(_plain, arguments)]) + "\n")
+        self._input.flush()
 
     def answer(self):
         """Errors: Refused."""
-        line = self._process.stdout.readline()
+        line = self._output.readline()
         assert line, "the program has ended"
         answer = json.loads(line)
         self.seconds = answer["seconds"]
@@ -137,12 +148,12 @@ class Program:
         return call
 
     def end(self):
-        self._process.stdin.close()
+        self._input.close()
         try:
             self._process.wait(SECONDS)
         finally:
             self._process.kill()
-            self._process.stdout.close()
+            self._output.close()
 
 
 def _plain(argument):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import Any
 
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -48,7 +49,7 @@ def keys(company):
     """Every secret there is, raw, by name."""
     home = MachineHome.open(company.agent_home)
     secrets = home.secrets(home.config().secrets)
-    machine = load_pem_private_key(secrets.require(MACHINE_KEY).encode(), None)
+    machine: Any = load_pem_private_key(secrets.require(MACHINE_KEY).encode(), None)
     found = {
         "machine key": machine.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
         "machine key number": machine.private_numbers().private_value.to_bytes(32, "big"),
@@ -64,6 +65,7 @@ def keys(company):
                 found[f"key {version} of {row.qualified}"] = bytes(key)
         found["log key"] = service.log._key.private_bytes_raw()
     finally:
+        service.writer._connection.close()  # one that stays open would show this process an old log for ever
         store.close()
     found["authority key"] = authority
     settings = Home(company.server_home).config()
