@@ -21,7 +21,7 @@ def label(path: Path) -> str:
 
 @pytest.fixture
 def folder(mounted: Mounted, request: pytest.FixtureRequest) -> Path:
-    path = mounted.drive / request.node.name.replace("/", "-")[:80]
+    path = mounted.drive / str(request.node.name)[:80]
     path.mkdir()
     return path
 
