@@ -663,6 +663,27 @@ def check_listing_of_five_thousand_names_that_change_meanwhile(top: Path) -> Non
     assert os.listdir(top) == []
 
 
+def check_listings_at_once_are_each_complete(top: Path) -> None:
+    for number in range(400):
+        os.mkdir(top / f"d{number}") if number % 2 else make(top / f"f{number}")
+    short: list[int] = []
+
+    def lists() -> None:
+        for _ in range(60):
+            os.utime(top)  # what the kernel has kept of an earlier listing is void
+            with opened(top, os.O_RDONLY | os.O_DIRECTORY) as fd:
+                found = len(os.listdir(fd))
+            if found != 400:
+                short.append(found)
+
+    threads = [threading.Thread(target=lists) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert short == []
+
+
 def check_listing_tells_types_and_inodes(top: Path) -> None:
     make(top / "f")
     os.mkdir(top / "d")
