@@ -1,7 +1,7 @@
 """OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR: names in a directory, the same for everybody.
 
-A listing is one snapshot, taken anew where reading starts at the top (rewinddir). READDIRPLUS brings directories along; regular files come as bare
-names, because their node depends on who asks and would have to be looked up again anyway.
+A listing is one snapshot, taken anew where reading starts at the top (rewinddir). READDIRPLUS brings directories along;
+regular files come as bare names, because their node depends on who asks and would have to be looked up again anyway.
 """
 
 import os

@@ -120,7 +120,8 @@ class Mounted:
                 for frame in frames(segment.read_bytes(), HEAD_SIZE, None):
                     found.append(msgspec.json.decode(frame.record, type=Record))
             except SegmentDamaged as exc:
-                assert exc.torn, segment
+                if not exc.torn:
+                    raise
         return [record for record in found if event is None or record.event == event]
 
 
@@ -146,7 +147,7 @@ def remove(directory: Path) -> None:
 
 @functools.cache
 def unlisted_python() -> str:
-    """An interpreter that no policy lists. `sys.executable` may lead to LISTED: in a virtual environment of Debian's."""
+    """An interpreter that no policy lists. `sys.executable` may be LISTED itself, in an environment of Debian's."""
     directory = temporary_directory()
     atexit.register(shutil.rmtree, directory)
     return shutil.copy(LISTED, directory)

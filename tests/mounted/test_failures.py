@@ -31,7 +31,9 @@ os.close(fd)
 CHECK = """
 import sys
 data = open(sys.argv[1], 'rb').read()
-assert all(data[at:at + 65536] == bytes([at // 65536 % 256]) * len(data[at:at + 65536]) for at in range(0, len(data), 65536))
+for at in range(0, len(data), 65536):
+    part = data[at:at + 65536]
+    assert part == bytes([at // 65536 % 256]) * len(part), at
 print(len(data))
 """
 CODE = "import sys\ntry: print(open(sys.argv[1], sys.argv[2]).read())\nexcept OSError as exc: print(exc.errno)"

@@ -155,7 +155,10 @@ def test_sqlite(either: Mounted, mode: str, tmp_path: Path) -> None:
         "insert into t select n, hex(n * n) || 'payload' from c; commit;"
         "update t set x = x || 'more' where n % 7 = 0; delete from t where n % 11 = 0; create index i on t (x);"
     )
-    ask = "pragma integrity_check; select count(*), sum(n), max(x) from t; select x from t where x > 'A' order by x limit 5;"
+    ask = (
+        "pragma integrity_check; select count(*), sum(n), max(x) from t;"
+        "select x from t where x > 'A' order by x limit 5;"
+    )
     answers = []
     for base in (tmp_path / "base", either.drive / f"base-{mode}"):
         assert run(["sqlite3", base, setup]).strip() == mode.lower()
