@@ -146,10 +146,10 @@ def remove(directory: Path) -> None:
 
 @functools.cache
 def unlisted_python() -> str:
-    """An interpreter that no policy lists. `sys.executable` may lead to LISTED: in a virtual environment of Debian's."""
+    """An interpreter that no policy lists; `sys.executable` may be LISTED, in a venv of Debian's Python."""
     directory = temporary_directory()
     atexit.register(shutil.rmtree, directory)
-    return shutil.copy(LISTED, directory)
+    return shutil.copy(LISTED, str(directory))
 
 
 def listed(script: str, *arguments: object, timeout: float = SECONDS, check: bool = True) -> str:
