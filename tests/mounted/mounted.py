@@ -120,8 +120,7 @@ class Mounted:
                 for frame in frames(segment.read_bytes(), HEAD_SIZE, None):
                     found.append(msgspec.json.decode(frame.record, type=Record))
             except SegmentDamaged as exc:
-                if not exc.torn:
-                    raise
+                assert exc.torn, segment
         return [record for record in found if event is None or record.event == event]
 
 
@@ -147,10 +146,10 @@ def remove(directory: Path) -> None:
 
 @functools.cache
 def unlisted_python() -> str:
-    """An interpreter that no policy lists. `sys.executable` may be LISTED itself, in an environment of Debian's."""
+    """An interpreter that no policy lists; `sys.executable` may be LISTED, in a venv of Debian's Python."""
     directory = temporary_directory()
     atexit.register(shutil.rmtree, directory)
-    return shutil.copy(LISTED, directory)
+    return shutil.copy(LISTED, str(directory))
 
 
 def listed(script: str, *arguments: object, timeout: float = SECONDS, check: bool = True) -> str:
