@@ -86,16 +86,25 @@ class ControlServer:
                     request = json.loads(lines.readline(_LINE_MAX))
                 answer, stream = self._call(request, Peer(*_PEERCRED.unpack(credentials)))
                 connection.sendall(json.dumps({"ok": answer}).encode() + b"\n")
-                for block in stream or ():
-                    connection.sendall(block)
+                if stream is not None:
+                    self._send(connection, stream)
             except ControlError as exc:
                 self._fail(connection, str(exc), exc.code)
             except FsError as exc:
                 self._fail(connection, str(exc), ExitCode.DENIED)
             except FileNotFoundError as exc:
                 self._fail(connection, f"{exc.filename or 'the file'}: no such file in the drive", ExitCode.NOT_FOUND)
-            except (OSError, ValueError) as exc:
+            except (OSError, ValueError, RecursionError) as exc:
                 self._fail(connection, str(exc), ExitCode.FAILED)
+
+    @staticmethod
+    def _send(connection: socket.socket, stream: Iterator[bytes]) -> None:
+        """The content after an answer. What breaks it off is not said: the asker would take the words for content."""
+        try:
+            for block in stream:
+                connection.sendall(block)
+        except (FsError, OSError) as exc:
+            log.warning("an answer's content was broken off: %s", exc)
 
     def _call(self, request: Any, peer: Peer) -> Answer:
         if not isinstance(request, dict) or request.get("method") not in self._methods:
