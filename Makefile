@@ -43,7 +43,7 @@ test: machine-test $(VENV)/installed-dev  ## all tests: less than 15 minutes on 
 	$(BIN)/python -m pytest
 
 mounted: machine-test $(VENV)/installed-dev  ## only the tests that mount a drive
-	$(BIN)/python -m pytest -m mounted
+	$(BIN)/python -m pytest -m "mounted and not slow"
 
 check: $(VENV)/installed-dev  ## style, types and the sample policy; changes nothing
 	$(BIN)/ruff check .

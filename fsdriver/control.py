@@ -86,8 +86,7 @@ class ControlServer:
                     request = json.loads(lines.readline(_LINE_MAX))
                 answer, stream = self._call(request, Peer(*_PEERCRED.unpack(credentials)))
                 connection.sendall(json.dumps({"ok": answer}).encode() + b"\n")
-                if stream is not None:
-                    self._send(connection, stream)
+                _send(connection, stream or iter(()))
             except ControlError as exc:
                 self._fail(connection, str(exc), exc.code)
             except FsError as exc:
@@ -96,15 +95,6 @@ class ControlServer:
                 self._fail(connection, f"{exc.filename or 'the file'}: no such file in the drive", ExitCode.NOT_FOUND)
             except (OSError, ValueError, RecursionError) as exc:
                 self._fail(connection, str(exc), ExitCode.FAILED)
-
-    @staticmethod
-    def _send(connection: socket.socket, stream: Iterator[bytes]) -> None:
-        """The content after an answer. What breaks it off is not said: the asker would take the words for content."""
-        try:
-            for block in stream:
-                connection.sendall(block)
-        except (FsError, OSError) as exc:
-            log.warning("an answer's content was broken off: %s", exc)
 
     def _call(self, request: Any, peer: Peer) -> Answer:
         if not isinstance(request, dict) or request.get("method") not in self._methods:
@@ -117,6 +107,15 @@ class ControlServer:
             connection.sendall(json.dumps({"error": message, "code": int(code)}).encode() + b"\n")
         except OSError:
             log.info("the asker of %r has gone", message)
+
+
+def _send(connection: socket.socket, stream: Iterator[bytes]) -> None:
+    """What follows an answer. It breaks off where something goes wrong: an error's text must not pass for content."""
+    try:
+        for block in stream:
+            connection.sendall(block)
+    except (FsError, OSError) as exc:
+        log.warning("an answer was broken off: %s", exc)
 
 
 def ask(home: Path, method: str, **arguments: Any) -> Any:

@@ -38,8 +38,10 @@ class Drive:
     """One home's drive, from mount to unmount."""
 
     def __init__(self, home: MachineHome, *, io_uring: bool = True) -> None:
+        """Opens the machine's secret store. Errors: MachineError."""
         self._home = home
         self._config: MachineConfig = home.config()
+        self._identity = home.identity()
         self._io_uring = io_uring
         self._resources = ExitStack()
         self._stopping = threading.Event()
@@ -63,13 +65,12 @@ class Drive:
 
     def _start(self, undo: ExitStack) -> None:
         config = self._config
-        identity = self._home.identity()
         store = Store.open(config.store, bytes.fromhex(config.company), config.machine)
         undo.callback(store.close)
         clock = starting_clock(self._home)
         spool = AuditSpool(self._home.spool, config.machine, clock.now)
         undo.callback(spool.close)
-        keys = KeyClient(self._home, identity, spool, clock)
+        keys = KeyClient(self._home, self._identity, spool, clock)
         built = build(
             store,
             Path(config.drive),

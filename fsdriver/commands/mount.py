@@ -41,10 +41,10 @@ def mount(context: click.Context, detach: bool, transport: str) -> None:
     """Mount the drive that this home was enrolled for, and serve it until it is unmounted."""
     home = home_of(context)
     ready: int | None = None
-    if detach:
-        ready = _detach(home.path)
     try:
-        drive = Drive(home, io_uring=transport == "auto")
+        drive = Drive(home, io_uring=transport == "auto")  # may ask for a passphrase, which a daemon could not
+        if detach:
+            ready = _detach(home.path)
         drive.start()
     except (MachineError, MountRefused, StoreRefused, SpoolFailed, NoPolicy, OSError) as exc:
         _fail(str(exc), _CODES.get(type(exc), ExitCode.FAILED), ready)

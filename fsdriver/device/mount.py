@@ -92,7 +92,8 @@ def unmount(mounted: Mounted, *, patience: float = 2.0) -> Unmounted:
 
 
 def unmount_dead(path: Path) -> bool:
-    """Take away the mount at `path` of a daemon that is gone; whether there was one. Raises OSError, MountRefused."""
+    """Take away the mount at `path` of a daemon that is gone; whether there was one. The mount point is an ordinary
+    directory again. Raises OSError, MountRefused."""
     path = real_path(path)
     if _minor_of(path) is None:
         return False
@@ -111,6 +112,9 @@ def unmount_dead(path: Path) -> bool:
         )
         if done.returncode:
             raise MountRefused(f"{path}: {done.stderr.strip()}")
+    point = MountPoint(path)
+    point.release()
+    point.close()
     return True
 
 

@@ -115,7 +115,6 @@ class Session:
     def _start_rings(self, device: int) -> bool:
         """False, and nothing left, where a ring cannot be made: the kernel then goes on using /dev/fuse."""
         self._nudger = Nudger(real_path(self._point))
-        self._nudger.start()
         self._rings = [
             RingServer(number, possible_cpus(), device, self._dispatcher, self._nudger)
             for number in range(self._threads)
@@ -132,8 +131,7 @@ class Session:
 
     def _end_rings(self, deadline: float) -> bool:
         if self._nudger is not None:
-            self._nudger.stop()
-            self._nudger.join(max(0.1, deadline - time.monotonic()))
+            self._nudger.stop(max(0.1, deadline - time.monotonic()))
         for server in self._rings:
             server.stop()
         for server in self._rings:

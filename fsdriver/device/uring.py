@@ -191,6 +191,7 @@ class RingServer(threading.Thread):
         self.registered.set()
         cpu, size = -1, 0
         placement = Placement(self._first)
+        away: set[int] = set()
         while not self._stopped:
             pending -= enter(pending, 1)
             progress.turn += 1
@@ -222,8 +223,8 @@ class RingServer(threading.Thread):
                 except MalformedMessage as exc:
                     reply = self._dispatcher.refuse(exc)
                 if reply is None:
-                    self._nudger.nudge(entry.queue)
                     pending += self._replace(ring, entry)
+                    away.add(entry.queue)
                     continue
                 error, body = reply
                 if body.__class__ is int:
@@ -237,6 +238,12 @@ class RingServer(threading.Thread):
             words[ring.cq_head] = head
             pending += commits
             progress.turn += 1
+            if away:
+                # The new entries have to be there first: a nudge that finds none would lie in the queue itself.
+                pending -= enter(pending, 0)
+                for queue in away:
+                    self._nudger.nudge(queue)
+                away.clear()
             if commits:
                 placement.served(cpu, size)
 

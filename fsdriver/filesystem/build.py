@@ -25,6 +25,7 @@ from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
 from fsdriver.filesystem.revocation import Revocation
 from fsdriver.filesystem.store import Store
+from fsdriver.filesystem.verifier import Verifier
 from fsdriver.filesystem.xattrs import Xattrs
 from fsdriver.identity import Callers
 from fsdriver.leases import Leases
@@ -46,6 +47,7 @@ class Built:
     def close(self) -> None:
         """After the session has ended."""
         self.drive.prefetch.stop()
+        self.drive.verifier.stop()
         self.dropins.close()
         self.drive.callers.close()
 
@@ -67,6 +69,7 @@ def build(
     directories = Directories(inodes.root, store.top)
     views = Views(directories, mode, now)
     files = OpenFiles(inodes, directories, views, company, store.redo)
+    recorder = Recorder(spool, directories, views)
     drive = Drive(
         store=store.top,
         inodes=inodes,
@@ -75,13 +78,15 @@ def build(
         callers=Callers(drive=mount_point),
         keys=FileKeys(leases, grants, views, company, now),
         files=files,
-        recorder=Recorder(spool, directories, views),
+        recorder=recorder,
         copies=Copies(str(mount_point)),
         prefetch=Prefetch(directories),
+        verifier=Verifier(files, recorder),
         kernel=KernelLink(),
         now=now,
     )
     drive.prefetch.start()
+    drive.verifier.start()
     locking = Locking(drive)
     births = Births(drive, company, store.redo)
     dropins = DropIns(drive, births, store.corner)

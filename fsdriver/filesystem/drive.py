@@ -15,6 +15,7 @@ from fsdriver.filesystem.kernel import KernelLink
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
+from fsdriver.filesystem.verifier import Verifier
 from fsdriver.identity import Caller, Callers
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode, InodeTable
@@ -55,6 +56,7 @@ class Drive:
     recorder: Recorder
     copies: Copies
     prefetch: Prefetch
+    verifier: Verifier
     kernel: KernelLink
     now: Callable[[], float]
     handles: dict[int, Handle | DropIn | DirectoryHandle] = field(default_factory=dict)

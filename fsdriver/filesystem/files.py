@@ -250,6 +250,7 @@ class Files:
         drive.handles[handle.fh] = handle
         if view == PLAIN:
             drive.copies.opens(handle)
+            drive.verifier.opened(handle)
         if view == PLAIN and not self._still_given(handle):
             del drive.handles[handle.fh]
             drive.copies.closes(handle)
@@ -328,6 +329,8 @@ class Files:
         """The caller of a READ or WRITE, who need not be the one that opened."""
         if handle.revoked:
             raise Revoked("the right to this file was taken away while it was open")
+        if handle.file.damage is not None:
+            raise FileDamaged(str(handle.file.damage))
         caller = asker.caller
         if caller is handle.caller:
             return

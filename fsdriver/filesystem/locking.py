@@ -15,6 +15,9 @@ from fsdriver.nodes.locks import END_OF_FILE, F_UNLCK, Lock, LockTable
 from fsdriver.nodes.openfile import Handle, OpenFile
 from fsdriver.protocol import abi, events, replies
 
+_WAITING_MAX = 256
+"""Each waiting request keeps a buffer of the transport, of which there must be some left for who lets the lock go."""
+
 
 class Locking:
     """The locks of all open files, and one queue of those who wait: locks are held for long and wanted by few."""
@@ -48,6 +51,8 @@ class Locking:
             if self._take(table, wanted):
                 self._wake()
                 return replies.EMPTY
+            if len(self._waiting) >= _WAITING_MAX:
+                raise OSError(errno.ENOLCK, "too many wait for locks")
             self._waiting.append(waiter)
         return Later(waiter.answer, lambda: self._interrupt(waiter), lambda start: self._enter(waiter, start))
 

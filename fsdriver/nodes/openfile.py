@@ -5,6 +5,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fsdriver.errors import FsError
 from fsdriver.identity import Caller
 from fsdriver.nodes.inode import Inode
 from fsdriver.nodes.locks import LockTable
@@ -27,6 +28,7 @@ class OpenFile:
 
     __slots__ = (
         "by_listed",
+        "damage",
         "fd",
         "flock",
         "handles",
@@ -37,6 +39,7 @@ class OpenFile:
         "references",
         "refused",
         "sealed",
+        "verifying",
         "writable",
     )
 
@@ -49,6 +52,9 @@ class OpenFile:
         self.references = 0
         self.sealed: SealedFile | None = None
         self.handles: set[Handle] = set()
+        self.damage: FsError | None = None
+        """What a verification of the whole file found: nothing of it is believed any more."""
+        self.verifying = False
         self.refused = False
         """A handle whose right was taken away is still open: no page may be left where it could read it."""
         self.by_listed = False

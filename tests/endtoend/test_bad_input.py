@@ -2,15 +2,17 @@
 
 import json
 import os
+import pty
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
 import pytest
 
-from tests.endtoend.company import POLICY, CommandFailed, Company, eventually, mount_points, our
+from tests.endtoend.company import POLICY, ROOT, CommandFailed, Company, eventually, mount_points, our
 from tests.endtoend.program import Refused
 
 PUT = "import sys; open(sys.argv[1], 'w').write('kept')"
@@ -211,6 +213,27 @@ def test_a_passphrase(unmounted, text, match):
         path.chmod(0o600)
 
 
+def test_a_passphrase_is_asked_for(unmounted):
+    """By the command that was typed, before it goes to the background."""
+    kept = (unmounted.directory / "passphrase").read_text()
+    secrets = {"backend": "sealed-file", "passphrase": "prompt"}
+    with config(unmounted, secrets=secrets):
+        pid, terminal = pty.fork()
+        if not pid:
+            os.chdir(ROOT)
+            command = [sys.executable, "-m", "fsdriver", "--home", str(unmounted.agent_home), "mount", "--detach"]
+            os.execv(sys.executable, command)
+        try:
+            shown = b""
+            while b"assphrase" not in shown:
+                shown += os.read(terminal, 1000)
+            os.write(terminal, kept.encode())
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+        finally:
+            os.close(terminal)
+        assert unmounted.status()["server"]["state"] == "connected"
+
+
 def test_a_torn_spool_tail(unmounted):
     """What a power cut left half written: cut off, and said in a record."""
     newest = sorted(unmounted.agent_home.glob("spool/*.seg"))[-1]
@@ -253,6 +276,7 @@ def fill(company, program):
         program.put(company.drive / f"clients/{number}.txt", "x" * (1 << 20))
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path, program):
     image, top = tmp_path / "image", tmp_path / "small"
     image.touch()

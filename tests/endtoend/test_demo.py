@@ -151,6 +151,8 @@ def test_a_stopped_demo_starts_again_with_its_files(own, program):
     own.stop_server(9)
     own.stop()  # what a crash left is cleared away
     assert str(own.drive) not in mount_points()
+    (own.drive / "an ordinary folder again").mkdir()
+    (own.drive / "an ordinary folder again").rmdir()
     own.start("--transport", "dev")
     assert program.get(own.drive / "clients/kept.txt") == "kept"
     own.everything_arrived()

@@ -146,6 +146,7 @@ def test_unseal_needs_a_key_and_nothing_else(company, program, tmp_path):
             for version, key in service.labels.versions(row.id).items()
         ]
     finally:
+        service.writer._connection.close()  # one that stays open would show this process an old log for ever
         store.close()
     key_file = tmp_path / "keys.json"
     key_file.write_text(json.dumps({"label_keys": keys}))

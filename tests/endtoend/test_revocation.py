@@ -1,5 +1,6 @@
 import shutil
-from datetime import datetime
+import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -135,6 +136,39 @@ def test_what_was_written_before_a_revocation_is_kept(company, program, restored
     company.keyserver("lease", "restore", restored)
     eventually(lambda: "office/clients" in {each["label"] for each in company.status()["leases"]})
     assert program.get(path) == "new"
+
+
+@pytest.mark.slow
+def test_an_hour_that_begins_brings_the_key(company, program, tmp_path):
+    """No lease was lent before, and the next sync is far away: the first who asks has it fetched."""
+    path = company.drive / "clients/hour.txt"
+    program.put(path, "in office hours")
+    changed = tmp_path / "policy"
+    shutil.copytree(POLICY, changed)
+    text = (changed / "office.yaml").read_text().replace("labels: [clients, brief,", "labels: [brief,")
+    begins = datetime.now(UTC) + timedelta(seconds=75)
+    hours = f"{begins:%H:%M}-{begins + timedelta(minutes=3):%H:%M}"
+    rule = f"""
+  - {{name: in-hours, users: ["@office"], programs: [tools], labels: [clients], allow: [read], view: plaintext,
+     when: {{days: mon-sun, hours: "{hours}"}}}}
+"""
+    (changed / "office.yaml").write_text(text + rule)
+    try:
+        company.keyserver("policy", "upload", changed)
+        eventually(lambda: "office/clients" not in {each["label"] for each in company.status()["leases"]})
+        with pytest.raises(Refused):
+            program.get(path)
+        eventually(lambda: opened(program, path) == "in office hours", 90)
+        assert 0 <= time.time() - begins.replace(second=0, microsecond=0).timestamp() < 3
+    finally:
+        company.keyserver("policy", "upload", POLICY)
+
+
+def opened(program, path):
+    try:
+        return program.get(path)
+    except Refused:
+        return None
 
 
 def refused(program):

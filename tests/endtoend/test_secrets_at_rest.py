@@ -65,6 +65,7 @@ def keys(company):
                 found[f"key {version} of {row.qualified}"] = bytes(key)
         found["log key"] = service.log._key.private_bytes_raw()
     finally:
+        service.writer._connection.close()  # one that stays open would show this process an old log for ever
         store.close()
     found["authority key"] = authority
     settings = Home(company.server_home).config()

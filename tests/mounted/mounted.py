@@ -1,5 +1,7 @@
 """A drive of the harness as tests use it: started, asked, killed, and cleaned up whatever happened."""
 
+import atexit
+import functools
 import json
 import os
 import select
@@ -140,6 +142,14 @@ def temporary_directory() -> Path:
 def remove(directory: Path) -> None:
     assert not [point for point in mount_points() if point.startswith(str(directory))]
     shutil.rmtree(directory)
+
+
+@functools.cache
+def unlisted_python() -> str:
+    """An interpreter that no policy lists; `sys.executable` may be LISTED, in a venv of Debian's Python."""
+    directory = temporary_directory()
+    atexit.register(shutil.rmtree, directory)
+    return shutil.copy(LISTED, str(directory))
 
 
 def listed(script: str, *arguments: object, timeout: float = SECONDS, check: bool = True) -> str:

@@ -1074,7 +1074,7 @@ def check_many_waiting_locks_stop_nobody_else(top: Path) -> None:
             with opened(path) as other:
                 fcntl.flock(other, fcntl.LOCK_EX)
 
-        threads = [threading.Thread(target=waits) for _ in range(300)]
+        threads = [threading.Thread(target=waits) for _ in range(200)]
         for thread in threads:
             thread.start()
         time.sleep(0.5)
@@ -1224,6 +1224,7 @@ def main() -> None:
             signal.signal(signal.SIGALRM, _too_long)
             signal.alarm(CHECK_SECONDS)
             os.dup2(writing, 2)
+            os.close(reading)
             try:
                 CHECKS[name](folder)
             except BaseException:

@@ -2,12 +2,11 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import Mounted, get, listed, put, run
+from tests.mounted.mounted import Mounted, get, listed, put, run, unlisted_python
 
 pytestmark = pytest.mark.mounted
 
@@ -49,10 +48,12 @@ def test_nothing_of_any_content_is_in_the_store_or_the_spool(mounted: Mounted, t
     run(["cp", tmp_path / "plain", drive / "dropped"])
     run(["cp", tmp_path / "plain", drive / "short"])
     run(["/usr/bin/dash", "-c", f"echo {CANARY} >> appended"], cwd=drive)
-    script = "import os, sys, time; f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC); os.write(f, sys.stdin.buffer.read())"
+    script = (
+        "import os, sys, time; f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC); os.write(f, sys.stdin.buffer.read())"
+    )
     script += "; print('written', flush=True); time.sleep(60)"
     writer = subprocess.Popen(
-        [sys.executable, "-I", "-c", script, str(drive / "dropped")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [unlisted_python(), "-I", "-c", script, str(drive / "dropped")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert writer.stdin is not None
     assert writer.stdout is not None

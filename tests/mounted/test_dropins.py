@@ -4,13 +4,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fsdriver.content import Header
-from tests.mounted.mounted import LISTED, MAGIC, Mounted, get, listed, put, run, wait_until
+from tests.mounted.mounted import LISTED, MAGIC, Mounted, get, listed, put, run, unlisted_python, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -224,7 +223,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file(mounted: Mounted, folder: P
         "fd = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC); os.write(fd, sys.argv[2].encode())\n"
         "print('written', flush=True); time.sleep(60)\n"
     )
-    writer = subprocess.Popen([sys.executable, "-c", script, str(path), written.decode()], stdout=subprocess.PIPE)
+    writer = subprocess.Popen([unlisted_python(), "-c", script, str(path), written.decode()], stdout=subprocess.PIPE)
     assert writer.stdout is not None
     with writer.stdout:
         writer.stdout.readline()
@@ -237,7 +236,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file(mounted: Mounted, folder: P
 def test_a_writer_that_exits_without_close_has_closed(folder: Path) -> None:
     put(folder / "f", "old")
     script = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC), b'new'); os._exit(3)"
-    run([sys.executable, "-c", script, folder / "f"], check=False)
+    run([unlisted_python(), "-c", script, folder / "f"], check=False)
     wait_until(lambda: get(folder / "f") == "new")
 
 

@@ -161,6 +161,34 @@ def test_an_old_chunk_put_back_in_its_own_place(mounted: Mounted, path: Path) ->
     assert damaged_records(mounted, path)
 
 
+HOLD = """
+import errno, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDONLY)
+end = time.monotonic() + 20
+while time.monotonic() < end:
+    try:
+        os.pread(fd, 10, 0)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    except OSError as exc:
+        sys.exit(errno.errorcode[exc.errno])
+    time.sleep(0.2)
+sys.exit("nothing was noticed")
+"""
+
+
+def test_an_old_chunk_in_a_file_too_large_to_be_verified_at_its_open(mounted: Mounted, path: Path) -> None:
+    listed(WRITE, path, CHUNK_SIZE, 40, 3)
+    old = in_store(mounted, path).read_bytes()
+    listed(OVERWRITE, path, 35 * CHUNK_SIZE + 10)
+
+    def roll_back(data: bytearray) -> None:
+        data[HEADER + 35 * SLOT : HEADER + 36 * SLOT] = old[HEADER + 35 * SLOT : HEADER + 36 * SLOT]
+
+    change(mounted, path, roll_back)
+    assert listed(HOLD, path, check=False).strip() == "EIO"
+    assert damaged_records(mounted, path)
+
+
 def test_a_chunk_newer_than_the_commit(mounted: Mounted, path: Path) -> None:
     old = in_store(mounted, path).read_bytes()
     listed(OVERWRITE, path, CHUNK_SIZE + 10)

@@ -3,12 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import HERE, LISTED, MAGIC, Mounted, get, listed, put, run
+from tests.mounted.mounted import HERE, LISTED, MAGIC, Mounted, get, listed, put, run, unlisted_python
 
 pytestmark = pytest.mark.mounted
 
@@ -27,7 +26,7 @@ def loop(folder: Path, seconds: float) -> dict[str, list[dict[str, object]]]:
     kinds = ["write", "plain", "plain", "cipher", "cipher"]
     running = []
     for kind in kinds:
-        program = sys.executable if kind == "cipher" else LISTED
+        program = unlisted_python() if kind == "cipher" else LISTED
         command = [program, "-I", str(HERE / "view_loops.py"), kind, str(folder), str(seconds)]
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     reports: dict[str, list[dict[str, object]]] = {kind: [] for kind in kinds}
