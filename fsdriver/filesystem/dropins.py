@@ -144,6 +144,8 @@ class DropIns:
             raise Revoked("the key of this file was taken away")
         if asker is None or not asker.caller.why_unlisted:
             dropin.file.by_listed = True
+            if asker is not None:
+                self._drive.copies.feeds(asker.caller.pid, dropin.path)
         dropin.complete = False
         done = dropin.file.sealed.write(event.offset, event.data)
         dropin.file.modified_ns = time.time_ns()

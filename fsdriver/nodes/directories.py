@@ -57,17 +57,23 @@ class Directories:
 
         Errors: NodeVanished.
         """
+        # No recursion: a tree may be deeper than Python's stack.
+        missing = []
+        while (above := self._kept(directory)) is None:
+            missing.append(directory)
+            if directory.parent is None:
+                raise NodeVanished(f"directory {directory.serial} has no place")
+            directory = directory.parent
+        for below in reversed(missing):
+            above = self._reopen(below, above)
+        return above
+
+    def _kept(self, directory: Inode) -> Descriptor | None:
         if directory is self._root:
             return self._root_descriptor
-        descriptor = self._open.get(directory.serial)
-        if descriptor is not None:
-            return descriptor
-        return directory.removed or self._reopen(directory)
+        return self._open.get(directory.serial) or directory.removed
 
-    def _reopen(self, directory: Inode) -> Descriptor:
-        if directory.parent is None:
-            raise NodeVanished(f"directory {directory.serial} has no place")
-        above = self.descriptor(directory.parent)
+    def _reopen(self, directory: Inode, above: Descriptor) -> Descriptor:
         try:
             descriptor = Descriptor(os.open(directory.name, _DIRECTORY, dir_fd=above.fd))
         except OSError as exc:
@@ -96,13 +102,18 @@ class Directories:
         cached = inode.path_cache
         if cached is not None and cached[0] == epoch:
             return cached[1]
-        if inode.parent is None:
-            path = "/"
-        else:
-            above = self.path(inode.parent)
-            path = f"{above if above != '/' else ''}/{os.fsdecode(inode.name)}"
-        if inode.is_directory:
-            inode.path_cache = (epoch, path)
+        below = []
+        while (cached := inode.path_cache) is None or cached[0] != epoch:
+            if inode.parent is None:
+                inode.path_cache = cached = (epoch, "/")
+                break
+            below.append(inode)
+            inode = inode.parent
+        path = cached[1]
+        for one in reversed(below):
+            path = f"{path if path != '/' else ''}/{os.fsdecode(one.name)}"
+            if one.is_directory:
+                one.path_cache = (epoch, path)
         return path
 
     def child_path(self, directory: Inode, name: bytes) -> str:
