@@ -264,7 +264,7 @@ def test_what_was_closed_before_the_daemon_was_killed_is_whole_and_recorded(own:
     own.kill()
     closed = writer.communicate(timeout=SECONDS)[0].splitlines()
     assert len(closed) > 10
-    with pytest.raises(OSError, match="not connected"):
+    with pytest.raises(OSError, match="not connected|connection abort|canceled"):
         os.listdir(own.drive)
     own.unmount_dead()
     for refused in (own.drive / "letter", own.drive / "folder"):
@@ -325,7 +325,7 @@ def test_an_interrupted_replacement_is_cleared_away_at_the_next_mount(own: Mount
 
 
 def _close_dead(fd: int) -> None:
-    with pytest.raises(OSError, match="connect"):
+    with pytest.raises(OSError, match="connect|canceled"):
         os.close(fd)
 
 
