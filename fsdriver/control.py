@@ -93,7 +93,7 @@ class ControlServer:
                 self._fail(connection, str(exc), ExitCode.DENIED)
             except FileNotFoundError as exc:
                 self._fail(connection, f"{exc.filename or 'the file'}: no such file in the drive", ExitCode.NOT_FOUND)
-            except (OSError, ValueError) as exc:
+            except (OSError, ValueError, RecursionError) as exc:
                 self._fail(connection, str(exc), ExitCode.FAILED)
 
     def _call(self, request: Any, peer: Peer) -> Answer:

@@ -12,9 +12,11 @@ import msgspec
 from fsdriver.content import FileKey, Header, SealedFile
 from fsdriver.control import Answer, ControlError, Method, Peer
 from fsdriver.device import Session
+from fsdriver.errors import Revoked
 from fsdriver.exitcodes import ExitCode
 from fsdriver.filesystem import Built
 from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.drive import STATE_DIRECTORY
 from fsdriver.identity import Caller
 from fsdriver.keyclient import KeyClient
 from fsdriver.machine import MachineConfig
@@ -122,7 +124,7 @@ class Requests:
         caller = self._caller(peer, "fsdriver import")
         with self._opened(path, caller) as (file, sealed, label):
             self._drive.require(caller, label, Action.DELETE, file.inode, path)
-            for block in _content(sealed):
+            for block in _content(file, sealed):
                 digest.update(block)
             return {"sha256": digest.hexdigest(), "size": sealed.size, "label": label.qualified}, None
 
@@ -152,7 +154,11 @@ class Requests:
 
         def blocks() -> Iterator[bytes]:
             with held:
-                yield from _content(sealed)
+                for block in _content(file, sealed):
+                    now = self._drive.views.standing(caller, self._drive.views.bundle.label_by_id(label.id))
+                    if now.view is not View.PLAINTEXT or Action.READ not in now.allow:
+                        raise Revoked("the right to this file was taken away while it was exported")
+                    yield block
 
         return sealed.size, blocks()
 
@@ -182,6 +188,8 @@ class Requests:
         """The inode of a path of the drive, found in the store; None where there is nothing."""
         inode = self._drive.inodes.root
         for name in filter(None, os.fsencode(path).split(b"/")):
+            if inode is self._drive.inodes.root and name == STATE_DIRECTORY:
+                return None
             try:
                 above = self._drive.directories.descriptor(inode)
                 found = os.stat(name, dir_fd=above.fd, follow_symlinks=False)
@@ -208,9 +216,11 @@ class Requests:
             yield file, drive.files.unlock(file, key_of, may_wait=True), label
 
 
-def _content(sealed: SealedFile) -> Iterator[bytes]:
-    """All of a file, whole blocks of it."""
+def _content(file: OpenFile, sealed: SealedFile) -> Iterator[bytes]:
+    """All of a file, whole blocks of it. Errors: Revoked, when the file's key was taken away meanwhile."""
     done = 0
     while block := sealed.read(done, _BLOCK):
+        if file.sealed is not sealed:
+            raise Revoked("the key of this file was taken away while it was read")
         done += len(block)
         yield block

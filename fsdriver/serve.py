@@ -7,6 +7,7 @@ there is a policy to decide with; then the mount; at the end the other way round
 import gc
 import logging
 import os
+import resource
 import signal
 import threading
 from collections.abc import Mapping
@@ -54,6 +55,8 @@ class Drive:
         Everything the process makes is for its owner only, but for what programs create, whose modes the kernel gives.
         """
         os.umask(0)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each open file of the drive takes a descriptor
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stopping.set())
         with ExitStack() as undo:

@@ -12,7 +12,7 @@ from fsdriver.nodes.inode import Inode
 from fsdriver.protocol import events, replies
 
 # FATTR_* of <linux/fuse.h>, as plain numbers: this is asked for every file of an unpacked archive.
-_MODE, _UID, _GID, _SIZE, _ATIME, _MTIME, _FH, _ATIME_NOW, _MTIME_NOW = (1 << bit for bit in range(9))
+_MODE, _UID, _GID, SIZE, _ATIME, _MTIME, _FH, _ATIME_NOW, _MTIME_NOW = (1 << bit for bit in range(9))
 _CTIME = 1 << 10
 _KILL_SUIDGID = 1 << 11
 
@@ -29,7 +29,7 @@ class Attributes:
         inode = drive.inodes.get(event.head.nodeid)
         view = event.head.nodeid & 1
         valid = event.valid
-        if valid & _SIZE:
+        if valid & SIZE:
             if not inode.is_regular:
                 raise OSError(errno.EINVAL, "only regular files have a size to set")
             self._files.truncate(inode, event.fh if valid & _FH else None, event.size, asker)
@@ -60,11 +60,15 @@ class Attributes:
         elif inode.parent is None:
             os.fchmod(self._drive.store, mode)
         else:
-            found = self._drive.stat(inode)
-            if stat.S_ISLNK(found.st_mode):
-                raise OSError(errno.EOPNOTSUPP, "a symlink has no mode")
+            # chmod(2) would follow a link that somebody has put there.
             name, directory = self._place(inode)
-            os.chmod(name, mode, dir_fd=directory)
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                if stat.S_ISLNK(os.fstat(fd).st_mode):
+                    raise OSError(errno.EOPNOTSUPP, "a symlink has no mode")
+                os.chmod(f"/proc/self/fd/{fd}", mode)
+            finally:
+                os.close(fd)
 
     def _utimes(self, event: events.Setattr, inode: Inode) -> None:
         valid = event.valid

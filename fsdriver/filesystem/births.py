@@ -45,6 +45,7 @@ class Births:
 
         Errors: FileExistsError; MustWait and the lease errors before anything was made.
         """
+        self._drive.files.require_room()
         file_id = secrets.token_bytes(16)
         key, slot = self._drive.keys.born(label, file_id, asker, path)
         fd = os.open(name, _FLAGS, stat.S_IMODE(mode), dir_fd=directory)

@@ -13,6 +13,10 @@ from fsdriver.nodes.openfile import Handle
 from policy import Label
 
 _REMEMBERED = 1024
+_TOLD = 32
+"""Of the copies that may end with one handle: a process that has thousands of files open makes no millions of records."""
+_LOOKED_AT = 1024
+"""Descriptors of one process, at its READ: whoever has more is not looked through while others wait."""
 
 
 class Copies:
@@ -60,8 +64,16 @@ class Copies:
         with self._lock:
             self._writing.setdefault(handle.caller.pid, set()).add(handle)
 
-    def closes(self, handle: Handle) -> list[tuple[Handle, Handle]]:
-        """The (source, destination) pairs that end with `handle`."""
+    def feeds(self, pid: int, path: str) -> None:
+        """`pid` writes to `path` through a descriptor that another process opened: a redirect."""
+        with self._lock:
+            for handle in self._reading.get(pid, ()):
+                if len(handle.outside) < _TOLD and handle.path != path:
+                    handle.outside.add(path)
+
+    def closes(self, handle: Handle) -> list[tuple[Handle, str]]:
+        """The (source, destination) pairs that end with `handle`, the destination by its path; beyond the first few the
+        last destination says how many more there are."""
         pid = handle.caller.pid
         with self._lock:
             pairs = []
@@ -70,7 +82,11 @@ class Copies:
                 pairs += [(handle, other) for other in self._writing.get(pid, ())]
             if self._leave(self._writing, pid, handle):
                 pairs += [(other, handle) for other in self._reading.get(pid, ())]
-        return [(source, target) for source, target in pairs if source.file is not target.file]
+        pairs = [(source, target) for source, target in pairs if source.file is not target.file]
+        told = [(source, target.path) for source, target in pairs[:_TOLD]]
+        if more := len(pairs) - len(told):
+            told.append((pairs[_TOLD][0], f"{pairs[_TOLD][1].path} (and {more - 1} more copies by this process)"))
+        return told
 
     @staticmethod
     def _leave(table: dict[int, set[Handle]], pid: int, handle: Handle) -> bool:
@@ -84,12 +100,16 @@ class Copies:
 
     def _open_elsewhere(self, pid: int) -> list[str]:
         """Files outside the drive that `pid` has open for writing."""
-        found = []
+        found: list[str] = []
         try:
             descriptors = os.listdir(f"/proc/{pid}/fd")
         except OSError:
             return []
+        if len(descriptors) > _LOOKED_AT:
+            return [f"unknown: process {pid} has {len(descriptors)} descriptors"]
         for number in descriptors:
+            if len(found) == _TOLD:
+                break
             link = f"/proc/{pid}/fd/{number}"
             try:
                 # The link's own permission bits say how the descriptor was opened: no need to read fdinfo.

@@ -89,10 +89,6 @@ class Files:
             drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
         if mode != os.O_RDONLY and not file.writable:
             raise PermissionError(errno.EACCES, "the store does not let the drive write this file")
-        if label.per_file and not fresh:
-            drive.keys.of(
-                sealed.header, label, asker, action, path
-            )  # every open of such a file is the server's to allow
         drive.recorder.record(
             "open",
             asker.caller,
@@ -102,12 +98,16 @@ class Files:
             generation=sealed.generation,
             view=VIEW_NAMES[PLAIN],
             rule=standing.rule,
+            detail="truncated" if event.flags & os.O_TRUNC and sealed.size else "",
             durable=label.wait_fsync,
         )
         if event.flags & os.O_TRUNC and sealed.size:
             self._truncate(file, 0)
         handle = self._handle(file, PLAIN, asker.caller, label, standing, mode, path)
-        return replies.opened(handle.fh, self._open_flags(file, label, mode))
+        flags = self._open_flags(file, label, mode)
+        if handle.readable and flags & abi.FOPEN_KEEP_CACHE:
+            drive.copies.reads(handle)  # what the kernel has cached is read without a word to us
+        return replies.opened(handle.fh, flags)
 
     def _plaintext(self, caller: Caller, inode: Inode, header: Header) -> tuple[Label, Standing]:
         """What the header's label gives this caller, if it is plaintext; else the node is the wrong one."""
@@ -253,6 +253,7 @@ class Files:
             drive.verifier.opened(handle)
         if view == PLAIN and not self._still_given(handle):
             del drive.handles[handle.fh]
+            drive.copies.closes(handle)
             file.handles.discard(handle)
             drive.files.release(file)
             raise Revoked("the right to this file was taken away while it was being opened")
@@ -303,6 +304,8 @@ class Files:
             raise PermissionError(errno.EACCES, "sealed bytes cannot be changed in place")
         if asker is not None:
             self._check(handle, asker, Action.WRITE)
+            if asker.caller.pid != handle.caller.pid:
+                self._drive.copies.feeds(asker.caller.pid, handle.path)
         file = handle.file
         sealed = file.sealed
         if sealed is None:
@@ -329,12 +332,11 @@ class Files:
         if handle.file.damage is not None:
             raise FileDamaged(str(handle.file.damage))
         caller = asker.caller
-        if caller is handle.caller or caller is handle.checked:
+        if caller is handle.caller:
             return
         standing = self._drive.views.standing(caller, handle.label)
         if standing.view is not View.PLAINTEXT or action not in standing.allow:
             self._drive.refuse(caller, handle.label, standing.rule, action, handle.file.inode, handle.path)
-        handle.checked = caller
 
     def _damaged(self, caller: Caller, inode: Inode, exc: Exception) -> None:
         label = self._drive.views.label_of(inode)
@@ -362,7 +364,6 @@ class Files:
                 return
         with drive.files.borrowed(inode) as file:
             sealed = self.unlocked(inode, file, asker, Action.WRITE)
-            self._truncate(file, size)
             label = drive.views.label_of(inode)
             drive.recorder.record(
                 "write",
@@ -374,6 +375,7 @@ class Files:
                 rule=drive.views.standing(asker.caller, label).rule,
                 detail=f"truncated to {size} bytes",
             )
+            self._truncate(file, size)
 
     def unlocked(self, inode: Inode, file: OpenFile, asker: Asker, action: Action) -> SealedFile:
         """The content of a file that is used without a handle: truncate(2), xattrs. Errors: as those of OPEN."""
@@ -413,9 +415,10 @@ class Files:
         self._drive.tell_other_view(handle.file.inode, PLAIN)
         return replies.EMPTY
 
-    def lseek(self, event: events.Lseek) -> bytes:
+    def lseek(self, event: events.Lseek, asker: Asker) -> bytes:
         handle = self._drive.handle(event.fh)
         if isinstance(handle, Handle) and handle.view == PLAIN and handle.file.sealed is not None:
+            self._check(handle, asker, Action.READ)
             return replies.lseek(handle.file.sealed.seek(event.offset, event.whence))
         return replies.lseek(os.lseek(handle.file.fd, event.offset, event.whence))
 
@@ -489,28 +492,34 @@ class Files:
             if handle.writable:
                 file.commit()
         finally:
-            generation = file.sealed.generation if file.sealed is not None else 0
-            for source, target in drive.copies.closes(handle):
-                self._record_copy(source, target.path)
-            for outside in sorted(handle.outside):
-                self._record_copy(handle, outside)
-            drive.recorder.record(
-                "close",
-                handle.caller,
-                file.inode,
-                path=handle.path,
-                label=label,
-                generation=generation,
-                view=VIEW_NAMES[handle.view],
-                rule=handle.standing.rule,
-                bytes_read=handle.bytes_read,
-                bytes_written=handle.bytes_written,
-            )
             file.handles.discard(handle)
             if file.refused:
                 file.refused = any(other.revoked for other in list(file.handles))
-            drive.files.release(file)
+            try:
+                self._record_close(handle, label)
+            finally:
+                drive.files.release(file)
         return replies.EMPTY
+
+    def _record_close(self, handle: Handle, label: str) -> None:
+        drive, file = self._drive, handle.file
+        sealed = file.sealed
+        for source, target in drive.copies.closes(handle):
+            self._record_copy(source, target)
+        for outside in sorted(handle.outside):
+            self._record_copy(handle, outside)
+        drive.recorder.record(
+            "close",
+            handle.caller,
+            file.inode,
+            path=handle.path,
+            label=label,
+            generation=sealed.generation if sealed is not None else 0,
+            view=VIEW_NAMES[handle.view],
+            rule=handle.standing.rule,
+            bytes_read=handle.bytes_read,
+            bytes_written=handle.bytes_written,
+        )
 
     def _record_copy(self, source: Handle, to: str) -> None:
         self._drive.recorder.record(

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from fsdriver.errors import LabelBoundary
+from fsdriver.errors import LabelBoundary, NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import Drive
@@ -72,7 +72,9 @@ class Names:
         if inode.is_regular:
             drive.require(asker.caller, drive.files.label(inode), Action.RENAME, inode, drive.directories.path(inode))
         source = drive.directories.descriptor(inode.parent)
-        drive.stat(inode)  # the name must still be this file
+        if os.stat(inode.name, dir_fd=source.fd, follow_symlinks=False).st_ino != inode.ino:
+            raise NodeVanished(f"{inode.name!r} is another file now")
+        self._record_link(asker, inode, parent, event.name)
         os.link(inode.name, event.name, src_dir_fd=source.fd, dst_dir_fd=fd.fd, follow_symlinks=False)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         view = event.oldnodeid & 1
@@ -80,6 +82,22 @@ class Names:
         drive.inodes.count_lookup(inode, view)
         drive.tell_both_views(inode)
         return drive.entry(inode, view, found)
+
+    def _record_link(self, asker: Asker, inode: Inode, parent: Inode, name: bytes) -> None:
+        drive = self._drive
+        if inode.is_regular:
+            label = drive.views.label_of(inode)
+            standing = drive.views.standing(asker.caller, label)
+            drive.recorder.record(
+                "create",
+                asker.caller,
+                inode,
+                path=drive.directories.child_path(parent, name),
+                label=label.qualified if label is not None else "unknown",
+                view=standing.view.value,
+                rule=standing.rule,
+                detail=f"another name of {drive.directories.path(inode)}",
+            )
 
     def _own(self, event: events.Mkdir | events.Symlink | events.Mknod, parent: Inode, fd: int) -> bytes:
         """What was just made belongs to the caller, as if the caller had made it."""
@@ -150,6 +168,10 @@ class Names:
                 self._keep_higher_label(asker, inode, victim)
         if inode.opened is not None:
             inode.opened.commit()
+        # Before it happens: what cannot be recorded is not done.
+        self._record_move(asker, inode, parent, event.name, target_parent, event.newname)
+        if victim is not None and event.flags == RENAME_EXCHANGE:
+            self._record_move(asker, victim, target_parent, event.newname, parent, event.name)
         replaced = victim if event.flags != RENAME_EXCHANGE else None
         with replacing(drive, replaced, target_parent, event.newname):
             _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
@@ -162,22 +184,22 @@ class Names:
             drive.directories.renamed()
         for one, _, _ in moved:
             drive.files.moved(one)
-        self._record_move(asker, inode, parent, event, target_parent)
         return replies.EMPTY
 
     def _record_move(
-        self, asker: Asker, inode: Inode, parent: Inode, event: events.Rename, target_parent: Inode
+        self, asker: Asker, inode: Inode, parent: Inode, name: bytes, target_parent: Inode, newname: bytes
     ) -> None:
+        """Of a file, or of a directory with all that is in it."""
         drive = self._drive
-        if inode.is_regular:
+        if inode.is_regular or inode.is_directory:
             label = drive.views.label_of(inode)
             standing = drive.views.standing(asker.caller, label)
             drive.recorder.record(
                 "rename",
                 asker.caller,
                 inode,
-                path=drive.directories.child_path(parent, event.name),
-                to=drive.directories.child_path(target_parent, event.newname),
+                path=drive.directories.child_path(parent, name),
+                to=drive.directories.child_path(target_parent, newname),
                 label=label.qualified if label is not None else "unknown",
                 view=standing.view.value,
                 rule=standing.rule,
@@ -217,6 +239,8 @@ class Names:
         drive = self._drive
         label = self._label_of_file_or_place(inode, parent)
         path = drive.directories.child_path(parent, name)
+        if inode.is_directory:
+            self._require_no_boundary(path)
         drive.require(asker.caller, label, Action.DELETE, inode, path)
         if inode.is_regular:
             standing = drive.views.standing(asker.caller, label)

@@ -1,6 +1,8 @@
 """Backing files that are open: opened once however many handles there are, unlocked once a caller may see plaintext."""
 
+import errno
 import os
+import resource
 import stat
 import threading
 from collections import deque
@@ -21,6 +23,9 @@ _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOATIME
 _LINGERING = 16
 _LINGERING_MAX = 1 << 20
 
+_SPARED = 3000
+"""Descriptors that open files leave to the rest of the daemon: directories, processes it looks at, the spool."""
+
 Unlock = Callable[[Header], FileKey]
 
 
@@ -37,7 +42,14 @@ class OpenFiles:
         self._redo = redo
         self._lock = threading.Lock()
         self._lingering: deque[OpenFile] = deque()
+        self._open = 0
+        self._most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARED)
         self._as_root = os.geteuid() == 0
+
+    def require_room(self) -> None:
+        """Errors: OSError ENFILE, while so many files are open that the daemon itself would be short of descriptors."""
+        if self._open >= self._most:
+            raise OSError(errno.ENFILE, "too many files of the drive are open")
 
     def acquire(self, inode: Inode) -> OpenFile:
         """The open file of `inode`, opened if need be; give it back with `release`. Errors: NodeVanished, OSError."""
@@ -46,6 +58,7 @@ class OpenFiles:
             if file is None:
                 if inode.parent is None:
                     raise NodeVanished("not a file")
+                self.require_room()
                 above = self._directories.descriptor(inode.parent)
                 fd, writable = _open_backing(inode.name, above.fd)
                 file = OpenFile(inode, fd, writable=writable)
@@ -53,6 +66,7 @@ class OpenFiles:
                 if found.st_ino != inode.ino or not stat.S_ISREG(found.st_mode):
                     raise NodeVanished(f"{inode.name!r} is another file now")
                 inode.opened = file
+                self._open += 1
             file.references += 1
             return file
 
@@ -62,6 +76,7 @@ class OpenFiles:
             file = inode.opened = OpenFile(inode, fd, writable=True)
             file.sealed = sealed
             file.references = 1
+            self._open += 1
             return file
 
     def linger(self, file: OpenFile) -> None:
@@ -96,6 +111,7 @@ class OpenFiles:
             with self._lock:
                 file.references -= 1
                 last = file.references == 0
+                self._open -= last
                 if last and file.inode.opened is file:
                     file.inode.opened = None
             if last:
@@ -113,12 +129,16 @@ class OpenFiles:
             self.release(file)
 
     def unlock(self, file: OpenFile, key_of: Unlock, *, may_wait: bool) -> SealedFile:
-        """The file's content. `key_of` decides by the (still unverified) header and gives the file key, or raises.
+        """The file's content. `key_of` decides by the (still unverified) header and gives the file key, or raises; of a
+        file that is open already, too.
 
         Where `key_of` may wait for the network, nobody waits with it for the file's lock. Errors: those of `key_of`;
         HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany.
         """
-        if may_wait and file.sealed is None:
+        if (kept := file.sealed) is not None:
+            key_of(kept.header)
+            return kept
+        if may_wait:
             key_of = self._asked_ahead(file, key_of)
         with file.lock:
             if file.sealed is None:

@@ -12,7 +12,7 @@ from typing import Any
 from fsdriver.device import Answer, Later
 from fsdriver.errors import CallerRefused, NotSupported
 from fsdriver.filesystem.asker import Asker, MustWait
-from fsdriver.filesystem.attributes import Attributes
+from fsdriver.filesystem.attributes import SIZE, Attributes
 from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.files import Files
 from fsdriver.filesystem.listing import Listing
@@ -53,12 +53,13 @@ class Operations:
         self._handles = drive.handles
         quick, thorough, plain, waiting = self._quick, self._thorough, _plain, _waiting
         self._get_user_xattr = thorough(xattrs.get)
+        self._set_size, self._set_attributes = thorough(attributes.setattr), quick(attributes.setattr)
         self._operations: dict[type[Any], Operation] = {
             events.Lookup: quick(lookups.lookup),
             events.Forget: plain(lookups.forget),
             events.BatchForget: plain(lookups.batch_forget),
             events.Getattr: self._getattr,
-            events.Setattr: quick(attributes.setattr),
+            events.Setattr: self._setattr,
             events.Readlink: plain(lookups.readlink),
             events.Statfs: plain(lookups.statfs),
             events.Opendir: plain(listing.opendir),
@@ -80,8 +81,8 @@ class Operations:
             events.Flush: self._closing(files.flush),
             events.Fsync: waiting(files.fsync),
             events.Release: self._closing(files.release),
-            events.Fallocate: quick(files.fallocate),
-            events.Lseek: plain(files.lseek),
+            events.Fallocate: thorough(files.fallocate),
+            events.Lseek: quick(files.lseek),
             events.CopyFileRange: self._long(files.copy_file_range),
             events.Getlk: plain(locking.getlk),
             events.Setlk: plain(locking.setlk),
@@ -143,6 +144,10 @@ class Operations:
             return Later(lambda: handler(event, Asker(identify(event.head.pid, event.head.uid), True)))
 
         return operation
+
+    def _setattr(self, event: events.Setattr, out: memoryview) -> Answer:
+        """A size is content, the rest are names' like."""
+        return (self._set_size if event.valid & SIZE else self._set_attributes)(event, out)
 
     def _getattr(self, event: events.Getattr, out: memoryview) -> Answer:
         head = event.head

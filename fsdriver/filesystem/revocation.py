@@ -93,7 +93,6 @@ class Revocation:
         if not _entitles(handle, standing):
             return False
         handle.standing = standing
-        handle.checked = None
         return True
 
     def _refuse(self, handles: Iterable[Handle]) -> int:

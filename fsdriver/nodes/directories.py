@@ -8,6 +8,8 @@ process has 20,000 at most and none may be spent a node.
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fsdriver.errors import NodeVanished
 from fsdriver.nodes.inode import Inode
@@ -25,6 +27,17 @@ class Descriptor:
 
     def __del__(self) -> None:
         os.close(self.fd)
+
+    @contextmanager
+    def listed(self) -> Iterator[Iterator["os.DirEntry[str]"]]:
+        """The directory's entries, read through a description of its own: two listings at once through one would share
+        their place in the directory, and each would miss names."""
+        own = os.open(".", _DIRECTORY, dir_fd=self.fd)
+        try:
+            with os.scandir(own) as entries:
+                yield entries
+        finally:
+            os.close(own)
 
 
 class Directories:
@@ -44,17 +57,23 @@ class Directories:
 
         Errors: NodeVanished.
         """
+        # No recursion: a tree may be deeper than Python's stack.
+        missing = []
+        while (above := self._kept(directory)) is None:
+            missing.append(directory)
+            if directory.parent is None:
+                raise NodeVanished(f"directory {directory.serial} has no place")
+            directory = directory.parent
+        for below in reversed(missing):
+            above = self._reopen(below, above)
+        return above
+
+    def _kept(self, directory: Inode) -> Descriptor | None:
         if directory is self._root:
             return self._root_descriptor
-        descriptor = self._open.get(directory.serial)
-        if descriptor is not None:
-            return descriptor
-        return directory.removed or self._reopen(directory)
+        return self._open.get(directory.serial) or directory.removed
 
-    def _reopen(self, directory: Inode) -> Descriptor:
-        if directory.parent is None:
-            raise NodeVanished(f"directory {directory.serial} has no place")
-        above = self.descriptor(directory.parent)
+    def _reopen(self, directory: Inode, above: Descriptor) -> Descriptor:
         try:
             descriptor = Descriptor(os.open(directory.name, _DIRECTORY, dir_fd=above.fd))
         except OSError as exc:
@@ -83,13 +102,18 @@ class Directories:
         cached = inode.path_cache
         if cached is not None and cached[0] == epoch:
             return cached[1]
-        if inode.parent is None:
-            path = "/"
-        else:
-            above = self.path(inode.parent)
-            path = f"{above if above != '/' else ''}/{os.fsdecode(inode.name)}"
-        if inode.is_directory:
-            inode.path_cache = (epoch, path)
+        below = []
+        while (cached := inode.path_cache) is None or cached[0] != epoch:
+            if inode.parent is None:
+                inode.path_cache = cached = (epoch, "/")
+                break
+            below.append(inode)
+            inode = inode.parent
+        path = cached[1]
+        for one in reversed(below):
+            path = f"{path if path != '/' else ''}/{os.fsdecode(one.name)}"
+            if one.is_directory:
+                one.path_cache = (epoch, path)
         return path
 
     def child_path(self, directory: Inode, name: bytes) -> str:

@@ -4,8 +4,11 @@ An owner is an opaque number (the kernel's `lock_owner`); POSIX locks of one own
 lock covers the file and belongs to an open file description. Semantics follow fcntl(2) and flock(2).
 """
 
+import errno
 from dataclasses import dataclass, replace
 
+MOST = 4096
+"""Ranges that one file's table holds: as many as anybody needs, and few enough to look through at every request."""
 F_RDLCK, F_WRLCK, F_UNLCK = 0, 1, 2
 END_OF_FILE = (1 << 63) - 1
 
@@ -42,7 +45,9 @@ class LockTable:
         return None
 
     def apply(self, wanted: Lock) -> None:
-        """Take, change or release (`F_UNLCK`) a range; the caller has seen that nothing conflicts."""
+        """Take, change or release (`F_UNLCK`) a range; the caller has seen that nothing conflicts.
+
+        Errors: OSError ENOLCK."""
         kept: list[Lock] = []
         for held in self._held:
             if held.owner != wanted.owner or not held.overlaps(wanted):
@@ -54,6 +59,8 @@ class LockTable:
                 kept.append(replace(held, start=wanted.end + 1))
         if wanted.kind != F_UNLCK:
             kept.append(wanted)
+        if len(kept) > MOST:
+            raise OSError(errno.ENOLCK, "the file has too many locked ranges")
         self._held = kept
 
     def release_owner(self, owner: int) -> bool:

@@ -107,8 +107,6 @@ class Handle:
     bytes_read: int = 0
     bytes_written: int = 0
     revoked: bool = False
-    checked: Caller | None = None
-    """The last other caller that was found entitled to use this handle."""
     lockers: set[int] = field(default_factory=set)
     """Owners of POSIX locks that were taken through this handle, where it cannot write: it sends no FLUSH when one of
     its descriptors is closed, so these locks go when the last one is."""
@@ -126,7 +124,7 @@ class DirectoryHandle:
 
 @dataclass(slots=True, eq=False)
 class DropIn:
-    """One drop-in handle. `place` is where its sealed file lies now: in its folder, or in the corner while replacing."""
+    """One drop-in handle. Its sealed file lies in its folder or, while it is to replace another, in the corner."""
 
     fh: int
     file: OpenFile

@@ -31,7 +31,9 @@ os.close(fd)
 CHECK = """
 import sys
 data = open(sys.argv[1], 'rb').read()
-assert all(data[at:at + 65536] == bytes([at // 65536 % 256]) * len(data[at:at + 65536]) for at in range(0, len(data), 65536))
+for at in range(0, len(data), 65536):
+    part = data[at:at + 65536]
+    assert part == bytes([at // 65536 % 256]) * len(part), at
 print(len(data))
 """
 CODE = "import sys\ntry: print(open(sys.argv[1], sys.argv[2]).read())\nexcept OSError as exc: print(exc.errno)"
@@ -104,7 +106,13 @@ def test_a_spool_that_cannot_be_written_refuses_opens_and_nothing_else_is_lost(s
     drive, ballast = small_spool.drive, small_spool.spool / "ballast"
     put(drive / "f", "content")
     holder = subprocess.Popen(
-        [LISTED, "-I", "-c", "import sys; f = open(sys.argv[1], 'rb', 0); sys.stdin.read(); print(f.read())", str(drive / "f")],
+        [
+            LISTED,
+            "-I",
+            "-c",
+            "import sys; f = open(sys.argv[1], 'rb', 0); sys.stdin.read(); print(f.read())",
+            str(drive / "f"),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -207,7 +215,13 @@ def test_a_drive_in_use_is_let_go_at_the_end_and_serves_who_holds_it(own: Mounte
     own.start()
     put(own.drive / "f", "held")
     holder = subprocess.Popen(
-        [LISTED, "-I", "-c", "import sys; f = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()", str(own.drive / "f")],
+        [
+            LISTED,
+            "-I",
+            "-c",
+            "import sys; f = open(sys.argv[1]); print('open', flush=True); sys.stdin.read()",
+            str(own.drive / "f"),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -278,8 +292,12 @@ def test_what_was_closed_before_the_daemon_was_killed_is_whole_and_recorded(own:
     for path in closed:
         assert "/" + Path(path).name.removesuffix(".renamed") in recorded
     files = [name for name in os.listdir(own.drive)]
-    listed("import os, sys\nfor name in os.listdir(sys.argv[1]): open(os.path.join(sys.argv[1], name), 'rb').close()"
-           if len(files) == len(closed) else "pass", own.drive)
+    listed(
+        "import os, sys\nfor name in os.listdir(sys.argv[1]): open(os.path.join(sys.argv[1], name), 'rb').close()"
+        if len(files) == len(closed)
+        else "pass",
+        own.drive,
+    )
     own.stop()
 
 
@@ -294,7 +312,9 @@ def test_records_of_every_open_outlive_the_daemon_and_numbers_have_no_gaps(own: 
         "        open(f'{sys.argv[1]}/{name}', 'rb').close(); n += 1; sys.stdout.write(f'{n}\\n'); sys.stdout.flush()\n"
     )
     readers = [
-        subprocess.Popen([LISTED, "-I", "-c", script, str(own.drive)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        subprocess.Popen(
+            [LISTED, "-I", "-c", script, str(own.drive)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         for _ in range(3)
     ]
     time.sleep(1)

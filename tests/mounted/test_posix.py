@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted import posix_list
-from tests.mounted.mounted import HERE, LISTED, MAGIC, Mounted, remove, run, temporary_directory
+from tests.mounted.mounted import LISTED, MAGIC, ROOT, Mounted, remove, run, temporary_directory
+from tests.mounted.posix.run import CHECKS
 
 pytestmark = pytest.mark.mounted
+
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tests.mounted.posix.run import main; main()"
 
 Outcome = dict[str, str]
 
@@ -20,7 +22,7 @@ Outcome = dict[str, str]
 def outcome(directory: Path) -> Outcome:
     """Check name -> what went wrong, "" for nothing."""
     directory.mkdir()
-    lines = run([LISTED, "-I", HERE / "posix_list.py", directory], timeout=200)
+    lines = run([LISTED, "-I", "-c", START, ROOT, directory], timeout=200)
     return {line["check"]: line["trouble"] for line in map(json.loads, filter(_is_result, lines.splitlines()))}
 
 
@@ -43,12 +45,12 @@ def on_the_drive(either: Mounted) -> Outcome:
     return outcome(either.drive / "list")
 
 
-@pytest.mark.parametrize("check", posix_list.CHECKS)
+@pytest.mark.parametrize("check", CHECKS)
 def test_a_plain_directory_does_it(plain: Outcome, check: str) -> None:
     assert plain[check] == ""
 
 
-@pytest.mark.parametrize("check", posix_list.CHECKS)
+@pytest.mark.parametrize("check", CHECKS)
 def test_the_drive_does_it_too(on_the_drive: Outcome, check: str) -> None:
     assert on_the_drive[check] == ""
 

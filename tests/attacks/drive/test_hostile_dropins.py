@@ -1,4 +1,4 @@
-"""What an unlisted program puts into the drive: forged sealed files, and files that are not what they seem at the end."""
+"""What an unlisted program puts into the drive: forged sealed files, and names that change hands meanwhile."""
 
 import os
 import re
