@@ -190,27 +190,6 @@ def test_a_store_that_cannot_be_written_says_so(own: Mounted) -> None:
         assert str(own.drive) not in mount_points()
 
 
-def test_a_store_that_becomes_read_only_refuses_changes_and_goes_on_reading(own: Mounted) -> None:
-    with small_disk(own.directory, 32, "store") as disk:
-        own.start()
-        put(own.drive / "f", "content")
-        run(["mount", "-o", "remount,ro,abort", disk], check=False)
-        if "ro" not in options(disk):
-            pytest.skip("the disk stays writable while files are open")
-        assert listed(CODE, own.drive / "new", "wb").strip() == str(errno.EROFS)
-        assert get(own.drive / "f") == "content"
-        run(["mount", "-o", "remount,rw", disk], check=False)
-        own.end()
-
-
-def options(point: Path) -> list[str]:
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        fields = line.split(" ")
-        if fields[1] == str(point):
-            return fields[3].split(",")
-    return []
-
-
 def test_a_drive_in_use_is_let_go_at_the_end_and_serves_who_holds_it(own: Mounted) -> None:
     own.start()
     put(own.drive / "f", "held")
@@ -345,8 +324,10 @@ def test_an_interrupted_replacement_is_cleared_away_at_the_next_mount(own: Mount
 
 
 def _close_dead(fd: int) -> None:
-    with pytest.raises(OSError, match="connect|canceled"):
+    """The kernel says that the drive is dead in one of these words, as far as it has come in ending the transport."""
+    with pytest.raises(OSError, match=r"Errno") as refused:
         os.close(fd)
+    assert refused.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED)
 
 
 def test_a_dead_mount_is_named_by_the_next_start(own: Mounted) -> None:
