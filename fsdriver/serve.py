@@ -70,8 +70,8 @@ class Drive:
         undo.callback(store.close)
         if reachable_by_others(config.store):
             log.warning(
-                "other users of this machine can walk to the store %s and read or remove sealed files unrecorded: put it "
-                "into a folder of mode 0700",
+                "other users of this machine can walk to the store %s and read or remove sealed files unrecorded: "
+                "put it into a folder of mode 0700",
                 config.store,
             )
         clock = starting_clock(self._home)
