@@ -17,7 +17,10 @@ def test_no_folder_takes_the_name_of_one_that_a_label_names(mounted: Mounted) ->
     (mounted.drive / "mine").mkdir()
     for script in ("os.rename(a, b)", "os.rename(b, a)", "os.rmdir(b)"):
         said = listed(
-            f"import os, sys; a, b = sys.argv[1:]; {script}", mounted.drive / "mine", mounted.drive / "clients", check=False
+            f"import os, sys; a, b = sys.argv[1:]; {script}",
+            mounted.drive / "mine",
+            mounted.drive / "clients",
+            check=False,
         )
         assert "busy" in said
 
