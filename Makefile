@@ -15,7 +15,7 @@ IO_URING ?= on
 # An interpreter of your choice (3.11 or later): make PYTHON=/opt/python/bin/python3
 PYTHON ?=
 
-.PHONY: help run stop install test mounted check lint vectors policy-test bench docs clean
+.PHONY: help run stop install test slow mounted check lint vectors policy-test bench docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,8 +39,11 @@ stop:  ## stop the demo; its files stay
 
 install: machine-run $(VENV)/installed  ## the commands, in .venv/bin
 
-test: machine-test $(VENV)/installed-dev  ## all tests: less than 15 minutes on two cores
+test: machine-test $(VENV)/installed-dev  ## the tests: less than 15 minutes on two cores
 	$(BIN)/python -m pytest
+
+slow: machine-test $(VENV)/installed-dev  ## the tests that take minutes each, not part of `make test`
+	$(BIN)/python -m pytest -m slow
 
 mounted: machine-test $(VENV)/installed-dev  ## only the tests that mount a drive
 	$(BIN)/python -m pytest -m "mounted and not slow"

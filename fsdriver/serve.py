@@ -18,6 +18,7 @@ from fsdriver.audit_spool import AuditSpool
 from fsdriver.control import ControlServer
 from fsdriver.device import Session, Unmounted
 from fsdriver.filesystem import Built, Store, build
+from fsdriver.filesystem.store import reachable_by_others
 from fsdriver.keyclient import KeyClient, starting_clock
 from fsdriver.machine import MachineConfig, MachineHome
 from fsdriver.requests import Requests
@@ -67,6 +68,12 @@ class Drive:
         config = self._config
         store = Store.open(config.store, bytes.fromhex(config.company), config.machine)
         undo.callback(store.close)
+        if reachable_by_others(config.store):
+            log.warning(
+                "other users of this machine can walk to the store %s and read or remove sealed files unrecorded: put it "
+                "into a folder of mode 0700",
+                config.store,
+            )
         clock = starting_clock(self._home)
         spool = AuditSpool(self._home.spool, config.machine, clock.now)
         undo.callback(spool.close)

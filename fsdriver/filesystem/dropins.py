@@ -13,6 +13,7 @@ import os
 import secrets
 import stat
 import time
+from contextlib import suppress
 
 from fsdriver.errors import Revoked
 from fsdriver.filesystem.asker import Asker
@@ -35,10 +36,8 @@ class DropIns:
     def __init__(self, drive: Drive, births: Births, corner: int) -> None:
         self._drive = drive
         self._births = births
-        try:
+        with suppress(FileExistsError):
             os.mkdir(INCOMING, 0o700, dir_fd=corner)
-        except FileExistsError:
-            pass
         self._incoming = os.open(INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=corner)
         for leftover in os.listdir(self._incoming):  # of a daemon that died: the names they were for are as they were
             os.unlink(leftover, dir_fd=self._incoming)

@@ -1,7 +1,7 @@
 """OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR: names in a directory, the same for everybody.
 
-A listing is one snapshot, taken anew where reading starts at the top (rewinddir). READDIRPLUS brings directories along; regular files come as bare
-names, because their node depends on who asks and would have to be looked up again anyway.
+A listing is one snapshot, taken anew where reading starts at the top (rewinddir). READDIRPLUS brings directories along;
+regular files come as bare names, because their node depends on who asks and would have to be looked up again anyway.
 """
 
 import os
@@ -91,7 +91,7 @@ class Listing:
                 parent = directory.parent if directory.parent is not None else directory
                 names = [(b".", directory.ino, stat.S_IFDIR), (b"..", parent.ino, stat.S_IFDIR)]
                 hidden = os.fsdecode(STATE_DIRECTORY) if directory is drive.inodes.root else None
-                with os.scandir(above.fd) as found:
+                with above.listed() as found:
                     names += [
                         (os.fsencode(entry.name), entry.inode(), _type_bits(entry))
                         for entry in found

@@ -1,7 +1,7 @@
 """GETLK, SETLK, SETLKW, and the locks that a close ends. One table per file serves both views.
 
-A lock that has to wait holds no thread, neither a reader's nor one of the pool: it stands in a queue, gets its turn when
-a lock goes, and ends with EINTR when its caller is interrupted.
+A lock that has to wait holds no thread, neither a reader's nor one of the pool: it stands in a queue, gets its turn
+when a lock goes, and ends with EINTR when its caller is interrupted.
 """
 
 import errno

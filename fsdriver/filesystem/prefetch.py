@@ -89,7 +89,7 @@ class Prefetch(threading.Thread):
         walk = self._walks.get(directory.serial)
         if walk is None:
             above = self._directories.descriptor(directory)
-            with os.scandir(above.fd) as entries:
+            with above.listed() as entries:
                 names = [os.fsencode(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
             walk = self._walks[directory.serial] = _Walk(names)
             if len(self._walks) > _DIRECTORIES:

@@ -56,6 +56,17 @@ class Store:
         self._resources.close()
 
 
+def reachable_by_others(path: str) -> bool:
+    """Whether users other than its owner can walk to the store. Its own mode is what the drive's top shows, so a folder
+    above it has to keep them out; who gets past reads and removes sealed files without a record."""
+    at = os.path.realpath(path)
+    while at != "/":
+        at = os.path.dirname(at)
+        if not os.stat(at).st_mode & 0o011:
+            return False
+    return True
+
+
 def _corner(top: int, path: str) -> int:
     """`.grantfs`, made if the store is empty: a folder with files in it is imported, never taken over."""
     try:

@@ -1,8 +1,8 @@
 """SETXATTR, GETXATTR, LISTXATTR, REMOVEXATTR: `user.` attributes of regular files, sealed under the file's key.
 
 The plaintext view reads and writes values; the ciphertext view lists and reads what is stored, so that a backup carries
-it along, and cannot change it. Directories and special files have no key, so they have no attributes. `user.grantfs.info`, the
-header's facts, is an answer of the drive itself and stored nowhere.
+it along, and cannot change it. Directories and special files have no key, so they have no attributes.
+`user.grantfs.info`, the header's facts, is an answer of the drive itself and stored nowhere.
 """
 
 import errno

@@ -8,6 +8,8 @@ process has 20,000 at most and none may be spent a node.
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fsdriver.errors import NodeVanished
 from fsdriver.nodes.inode import Inode
@@ -25,6 +27,17 @@ class Descriptor:
 
     def __del__(self) -> None:
         os.close(self.fd)
+
+    @contextmanager
+    def listed(self) -> Iterator[Iterator["os.DirEntry[str]"]]:
+        """The directory's entries, read through a description of its own: two listings at once through one would share
+        their place in the directory, and each would miss names."""
+        own = os.open(".", _DIRECTORY, dir_fd=self.fd)
+        try:
+            with os.scandir(own) as entries:
+                yield entries
+        finally:
+            os.close(own)
 
 
 class Directories:

@@ -124,7 +124,7 @@ class DirectoryHandle:
 
 @dataclass(slots=True, eq=False)
 class DropIn:
-    """One drop-in handle. `place` is where its sealed file lies now: in its folder, or in the corner while replacing."""
+    """One drop-in handle. Its sealed file lies in its folder or, while it is to replace another, in the corner."""
 
     fh: int
     file: OpenFile

@@ -120,7 +120,8 @@ class Mounted:
                 for frame in frames(segment.read_bytes(), HEAD_SIZE, None):
                     found.append(msgspec.json.decode(frame.record, type=Record))
             except SegmentDamaged as exc:
-                assert exc.torn, segment
+                if not exc.torn:
+                    raise
         return [record for record in found if event is None or record.event == event]
 
 
@@ -159,12 +160,20 @@ def listed(script: str, *arguments: object, timeout: float = SECONDS, check: boo
 
 def run(command: Sequence[object], *, timeout: float = SECONDS, check: bool = True, cwd: Path | None = None) -> str:
     """Any program's output, both streams. Errors: AssertionError with that output, where it fails and `check`."""
-    done = subprocess.run(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, cwd=cwd
-    )
-    output = done.stdout.decode(errors="replace")
+    with subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        start_new_session=True,
+    ) as process:
+        try:
+            output = process.communicate(timeout=timeout)[0].decode(errors="replace")
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # its children, too
+            raise
     if check:
-        assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{output}"
+        assert process.returncode == 0, f"{command[0]} ended with {process.returncode}:\n{output}"
     return output
 
 

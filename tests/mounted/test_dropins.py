@@ -21,7 +21,7 @@ def label(path: Path) -> str:
 
 @pytest.fixture
 def folder(mounted: Mounted, request: pytest.FixtureRequest) -> Path:
-    path = mounted.drive / request.node.name.replace("/", "-")[:80]
+    path = mounted.drive / str(request.node.name)[:80]
     path.mkdir()
     return path
 
@@ -121,7 +121,8 @@ def tree_of(top: Path) -> str:
         "hashlib.sha256(open(full, 'rb').read()).hexdigest()\n"
         "        when = '' if os.path.isdir(full) else s.st_mtime_ns\n"
         "        size = '' if os.path.isdir(full) else s.st_size\n"
-        "        print(os.path.relpath(full, sys.argv[1]), oct(s.st_mode), s.st_uid, s.st_nlink, when, size, content)\n",
+        "        name = os.path.relpath(full, sys.argv[1])\n"
+        "        print(name, oct(s.st_mode), s.st_uid, s.st_nlink, when, size, content)\n",
         top,
     )
 

@@ -1,6 +1,7 @@
 """The POSIX list: first on a plain directory, which says that the list is right, then on the drive."""
 
 import json
+import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted import posix_list
-from tests.mounted.mounted import HERE, LISTED, MAGIC, Mounted, remove, run, temporary_directory
+from tests.mounted.mounted import LISTED, MAGIC, ROOT, Mounted, remove, run, temporary_directory
+from tests.mounted.posix.run import CHECKS
 
 pytestmark = pytest.mark.mounted
+
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tests.mounted.posix.run import main; main()"
 
 Outcome = dict[str, str]
 
@@ -19,7 +22,7 @@ Outcome = dict[str, str]
 def outcome(directory: Path) -> Outcome:
     """Check name -> what went wrong, "" for nothing."""
     directory.mkdir()
-    lines = run([LISTED, "-I", HERE / "posix_list.py", directory], timeout=200)
+    lines = run([LISTED, "-I", "-c", START, ROOT, directory], timeout=200)
     return {line["check"]: line["trouble"] for line in map(json.loads, filter(_is_result, lines.splitlines()))}
 
 
@@ -42,19 +45,22 @@ def on_the_drive(either: Mounted) -> Outcome:
     return outcome(either.drive / "list")
 
 
-@pytest.mark.parametrize("check", posix_list.CHECKS)
+@pytest.mark.parametrize("check", CHECKS)
 def test_a_plain_directory_does_it(plain: Outcome, check: str) -> None:
     assert plain[check] == ""
 
 
-@pytest.mark.parametrize("check", posix_list.CHECKS)
+@pytest.mark.parametrize("check", CHECKS)
 def test_the_drive_does_it_too(on_the_drive: Outcome, check: str) -> None:
     assert on_the_drive[check] == ""
 
 
 def test_every_file_left_in_the_store_is_sealed(either: Mounted, on_the_drive: Outcome) -> None:
-    found = [path for path in either.store.rglob("*") if ".grantfs" not in path.parts]
-    files = [path for path in found if stat.S_ISREG(path.lstat().st_mode)]
+    files = []
+    for place, folders, names in os.walk(either.store):
+        folders[:] = [folder for folder in folders if folder != ".grantfs"]
+        paths = [Path(place, name) for name in names]
+        files += [path for path in paths if stat.S_ISREG(path.lstat().st_mode)]
     assert files
     for path in files:
         with path.open("rb") as file:

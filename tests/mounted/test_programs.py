@@ -69,7 +69,9 @@ def test_tar_unpacks_and_packs_a_tree(work: Path, tree: Path, digests: str, tmp_
     options = ["--format=posix", "--sort=name", "--pax-option=delete=atime,delete=ctime,exthdr.name=%d/%f"]
     for source, archive in ((tree.parent, tmp_path / "a.tar"), (work, work / "b.tar")):
         run(["tar", *options, "-C", source, "-cf", archive, "tree/d1", "tree/空", "tree/link"])
-    ours = listed("import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())", work / "b.tar")
+    ours = listed(
+        "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())", work / "b.tar"
+    )
     assert ours.strip() == hashlib.sha256((tmp_path / "a.tar").read_bytes()).hexdigest()
     assert "d1/e1/file 1.txt" in run(["tar", "-tf", work / "b.tar"])
 
@@ -80,7 +82,9 @@ def test_rsync_twice_transfers_nothing_the_second_time(work: Path, tree: Path, d
     second = run(["rsync", "-a", "--stats", f"{tree}/", work / "copy"], timeout=120)
     assert "Number of regular files transferred: 0" in second
     assert listed(DIGESTS, work / "copy") == digests
-    changed = run(["rsync", "-a", "--checksum", "--inplace", "--itemize-changes", f"{tree}/", work / "copy"], timeout=120)
+    changed = run(
+        ["rsync", "-a", "--checksum", "--inplace", "--itemize-changes", f"{tree}/", work / "copy"], timeout=120
+    )
     assert changed == ""
 
 
@@ -97,12 +101,23 @@ def test_rsync_changes_a_file_in_place_and_by_rename(work: Path, tmp_path: Path)
             run(["rsync", "--append-verify", source, work / "big"])
         else:
             run(["rsync", *options, source, work / "big"])
-        digest = listed("import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())", work / "big")
+        digest = listed(
+            "import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())", work / "big"
+        )
         assert digest.strip() == hashlib.sha256(data).hexdigest()
 
 
 def git(*words: object, cwd: Path) -> str:
-    identity = ["-c", "user.name=li", "-c", "user.email=li@example.org", "-c", "safe.directory=*", "-c", "protocol.file.allow=always"]
+    identity = [
+        "-c",
+        "user.name=li",
+        "-c",
+        "user.email=li@example.org",
+        "-c",
+        "safe.directory=*",
+        "-c",
+        "protocol.file.allow=always",
+    ]
     return run(["git", *identity, *words], cwd=cwd, timeout=120)
 
 
@@ -140,7 +155,10 @@ def test_sqlite(either: Mounted, mode: str, tmp_path: Path) -> None:
         "insert into t select n, hex(n * n) || 'payload' from c; commit;"
         "update t set x = x || 'more' where n % 7 = 0; delete from t where n % 11 = 0; create index i on t (x);"
     )
-    ask = "pragma integrity_check; select count(*), sum(n), max(x) from t; select x from t where x > 'A' order by x limit 5;"
+    ask = (
+        "pragma integrity_check; select count(*), sum(n), max(x) from t;"
+        "select x from t where x > 'A' order by x limit 5;"
+    )
     answers = []
     for base in (tmp_path / "base", either.drive / f"base-{mode}"):
         assert run(["sqlite3", base, setup]).strip() == mode.lower()

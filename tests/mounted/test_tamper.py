@@ -265,8 +265,13 @@ def test_damage_is_not_hidden_by_pages_of_an_earlier_open(mounted: Mounted, path
 
 def test_damage_is_not_hidden_by_a_descriptor_that_is_open(mounted: Mounted, path: Path) -> None:
     holder = subprocess.Popen(
-        [LISTED, "-I", "-c", "import sys; f = open(sys.argv[1], 'rb'); f.read(); print('open', flush=True); sys.stdin.read()",
-         str(path)],
+        [
+            LISTED,
+            "-I",
+            "-c",
+            "import sys; f = open(sys.argv[1], 'rb'); f.read(); print('open', flush=True); sys.stdin.read()",
+            str(path),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -4,12 +4,19 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
 from tests.mounted.mounted import HERE, LISTED, MAGIC, Mounted, get, listed, put, run, unlisted_python
 
 pytestmark = pytest.mark.mounted
+
+
+class Report(TypedDict):
+    rounds: int
+    failures: list[str]
+
 
 START = """
 import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import view_loops, os
@@ -20,7 +27,7 @@ os.link(folder / "shrinks", folder / "linked")
 """
 
 
-def loop(folder: Path, seconds: float) -> dict[str, list[dict[str, object]]]:
+def loop(folder: Path, seconds: float) -> dict[str, list[Report]]:
     """Two listed and two unlisted readers beside one writer; what each kind reported."""
     listed(START, HERE, folder)
     kinds = ["write", "plain", "plain", "cipher", "cipher"]
@@ -29,7 +36,7 @@ def loop(folder: Path, seconds: float) -> dict[str, list[dict[str, object]]]:
         program = unlisted_python() if kind == "cipher" else LISTED
         command = [program, "-I", str(HERE / "view_loops.py"), kind, str(folder), str(seconds)]
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-    reports: dict[str, list[dict[str, object]]] = {kind: [] for kind in kinds}
+    reports: dict[str, list[Report]] = {kind: [] for kind in kinds}
     try:
         for kind, process in zip(kinds, running, strict=True):
             output = process.communicate(timeout=seconds + 60)[0].decode(errors="replace")
@@ -42,7 +49,7 @@ def loop(folder: Path, seconds: float) -> dict[str, list[dict[str, object]]]:
     return reports
 
 
-def assert_only_their_own(reports: dict[str, list[dict[str, object]]]) -> None:
+def assert_only_their_own(reports: dict[str, list[Report]]) -> None:
     for kind, several in reports.items():
         for report in several:
             assert report["failures"] == [], f"{kind} after {report['rounds']} rounds"
