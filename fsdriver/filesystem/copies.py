@@ -14,7 +14,7 @@ from policy import Label
 
 _REMEMBERED = 1024
 _TOLD = 32
-"""Of the copies that may end with one handle: a process that has thousands of files open makes no millions of records."""
+"""Of the copies that may end with one handle: a process with thousands of files open makes no millions of records."""
 _LOOKED_AT = 1024
 """Descriptors of one process, at its READ: whoever has more is not looked through while others wait."""
 
