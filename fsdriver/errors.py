@@ -78,6 +78,9 @@ class LabelBoundary(FsError):
     """A directory that a label's pattern names cannot be renamed or removed."""
 
 
+DAMAGE = (ChunkForged, FileDamaged, FormatUnknown, HeaderDamaged, OtherCompany)
+"""What says that the sealed bytes in the store are not what this company's drive wrote: each is recorded."""
+
 ERRNO: dict[type[FsError], int] = {
     ViewRefused: errno.EACCES,
     CallerRefused: errno.EACCES,

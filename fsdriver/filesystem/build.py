@@ -20,6 +20,7 @@ from fsdriver.filesystem.locking import Locking
 from fsdriver.filesystem.lookups import Lookups
 from fsdriver.filesystem.names import Names
 from fsdriver.filesystem.openfiles import OpenFiles
+from fsdriver.filesystem.opening import Opening
 from fsdriver.filesystem.operations import Operations
 from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
@@ -90,13 +91,14 @@ def build(
     locking = Locking(drive)
     births = Births(drive, company, store.redo)
     dropins = DropIns(drive, births, store.corner)
-    handles = Files(drive, births, dropins, locking)
+    handles = Files(drive, dropins, locking)
     operations = Operations(
         drive,
         Lookups(drive),
         Listing(drive),
         Names(drive, births),
         Attributes(drive, handles),
+        Opening(drive, births, dropins),
         handles,
         locking,
         Xattrs(drive, handles),

@@ -4,11 +4,12 @@ import errno
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fsdriver.content import plain_size
-from fsdriver.errors import NodeVanished, ViewRefused
+from fsdriver.content import Header, plain_size
+from fsdriver.errors import NodeVanished, Revoked, ViewRefused
 from fsdriver.filesystem.copies import Copies
 from fsdriver.filesystem.filekeys import FileKeys
 from fsdriver.filesystem.kernel import KernelLink
@@ -22,7 +23,7 @@ from fsdriver.nodes.inode import CIPHER, PLAIN, Inode, InodeTable
 from fsdriver.nodes.openfile import DirectoryHandle, DropIn, Handle, OpenFile
 from fsdriver.protocol import Attr, attr_from_stat, replies
 from fsdriver.views import Views
-from policy import Action, Label, View
+from policy import Action, Label, Standing, View
 
 STATE_DIRECTORY = b".grantfs"
 """The drive's own corner of the store: redo log, half-finished drop-ins, the company's mark. Not shown in the drive."""
@@ -140,6 +141,34 @@ class Drive:
             why += f"; caller unlisted: {caller.why_unlisted}"
         self.recorder.record("denied", caller, inode, path=path, label=name, rule=rule, detail=why)
         raise ViewRefused(f"{path} ({name}): {why}")
+
+    def plaintext(self, caller: Caller, inode: Inode, header: Header) -> tuple[Label, Standing]:
+        """What the header's label gives this caller, if it is plaintext; else the node is the wrong one."""
+        inode.label_id, inode.file_id = header.label, header.file_id
+        label = self.views.bundle.label_by_id(header.label)
+        standing = self.views.standing(caller, label)
+        if label is None or standing.view is not View.PLAINTEXT:
+            raise NodeVanished("the header's label gives this caller another view")
+        return label, standing
+
+    def damaged(self, caller: Caller, inode: Inode, exc: Exception) -> None:
+        """Record that sealed bytes were not what they should be."""
+        label = self.views.label_of(inode)
+        self.recorder.record(
+            "damaged",
+            caller,
+            inode,
+            label=label.qualified if label is not None else "unknown",
+            detail=f"{type(exc).__name__}: {exc}",
+        )
+
+    def truncate(self, file: OpenFile, size: int) -> None:
+        """Give the content of an unlocked file another size. Errors: Revoked."""
+        if file.sealed is None:
+            raise Revoked("the key of this file was taken away")
+        file.sealed.truncate(size)
+        file.modified_ns = time.time_ns()
+        self.tell_other_view(file.inode, PLAIN)
 
     def tell_both_views(self, inode: Inode) -> None:
         """Link count, owner or the like changed: both nodes have old attributes. Their pages are as they were."""

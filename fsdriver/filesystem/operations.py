@@ -19,6 +19,7 @@ from fsdriver.filesystem.listing import Listing
 from fsdriver.filesystem.locking import Locking
 from fsdriver.filesystem.lookups import Lookups
 from fsdriver.filesystem.names import Names
+from fsdriver.filesystem.opening import Opening
 from fsdriver.filesystem.xattrs import Xattrs
 from fsdriver.nodes.openfile import DropIn
 from fsdriver.protocol import Event, abi, events, replies
@@ -42,6 +43,7 @@ class Operations:
         listing: Listing,
         names: Names,
         attributes: Attributes,
+        opening: Opening,
         files: Files,
         locking: Locking,
         xattrs: Xattrs,
@@ -74,8 +76,8 @@ class Operations:
             events.Link: quick(names.link),
             events.Unlink: quick(names.unlink),
             events.Rename: quick(names.rename),
-            events.Open: thorough(files.open),
-            events.Create: thorough(files.create),
+            events.Open: thorough(opening.open),
+            events.Create: thorough(opening.create),
             events.Read: self._read,
             events.Write: self._write,
             events.Flush: self._closing(files.flush),
