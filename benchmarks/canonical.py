@@ -101,7 +101,11 @@ def fresh_ext4(room: Path) -> Iterator[Path]:
     try:
         yield top
     finally:
-        run("umount", str(top))
+        for _ in range(20):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                run("umount", str(top))
+                break
+            time.sleep(0.5)  # somebody looks at all mounts just now
         image.unlink()
 
 

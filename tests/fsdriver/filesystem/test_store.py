@@ -1,7 +1,6 @@
 """Whose store it is, and who else can reach it."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,10 @@ COMPANY, OTHER = bytes(16), bytes(15) + b"\1"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
+def place(tmp_path: Path) -> Path:
     path = tmp_path / "store"
     path.mkdir()
-    yield path
+    return path
 
 
 def test_an_empty_folder_becomes_the_companys_store(place: Path) -> None:
