@@ -62,6 +62,8 @@ def peek(data: bytes) -> Belonging:
     if major != MAJOR or incompatible:
         raise FormatUnknown(f"format {major}, features {incompatible:#x}: newer than this program")
     return Belonging(file_id, company, label)
+
+
 _RESERVED = bytes(TEXT_AT - _TAG_END)
 _RESERVED_TAIL = bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE)
 
