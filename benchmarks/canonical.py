@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import click
+
 HERE = Path(__file__).parent
 FILES, FOLDERS = 11_000, 700
 BLOCKS = 4096  # of 128 KiB: 512 MiB
@@ -199,7 +201,7 @@ def main() -> None:
             for system in systems:
                 with fresh_ext4(room) as top, SYSTEMS[system](top) as mounted:
                     results[system].append(work(mounted, tree))
-                print(f"round {number + 1}, {system}: {results[system][-1]}", file=sys.stderr, flush=True)
+                click.echo(f"round {number + 1}, {system}: {results[system][-1]}", err=True)
         if arguments.memory:
             sizes = memory(room, tree)
     finally:
@@ -207,9 +209,11 @@ def main() -> None:
     text = table(results)
     if sizes:
         text += f"\n\nMemory after each of ten untars, MiB: {', '.join(f'{size / 1024:.1f}' for size in sizes)}"
-    print(text)
+    click.echo(text)
     if arguments.save:
         name = time.strftime("%Y-%m-%d")
+        (HERE / "results").mkdir(exist_ok=True)
+        (HERE / "results" / f"canonical-{name}.md").write_text(text + "\n")
         facts = {"rounds": results, "memory_kib": sizes, "kernel": os.uname().release, "processors": os.cpu_count()}
         (HERE / "results" / f"canonical-{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
         (HERE / "results" / f"canonical-{name}.md").write_text(text + "\n")

@@ -6,7 +6,6 @@ import pwd
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -48,6 +47,7 @@ if begun.returncode == 0:
     found["mounts"] = drive in open("/proc/self/mountinfo").read()
 print(json.dumps(found))
 """
+SEE_LIBRARIES = 'mount --bind "$1" "$0/libraries" && shift && exec "$@"'
 OPEN_DEVICE = 'mknod "$0/fuse" c 10 229 && chmod 666 "$0/fuse" && mount --bind "$0/fuse" /dev/fuse && exec "$@"'
 
 
@@ -59,6 +59,7 @@ def place():
     top = temporary_directory()
     for package in ("fsdriver", "keyserver", "policy"):
         shutil.copytree(ROOT / package, top / "programs" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (top / "libraries").mkdir()
     shutil.copytree(POLICY, top / "policy")
     who = pwd.getpwnam(USER)
     (top / "theirs").mkdir(mode=0o700)
@@ -70,13 +71,14 @@ def place():
 
 def as_user(place, *before):
     """What the script found, run as that user."""
-    libraries = Path(json.__file__).parent, next(path for path in sys.path if path.endswith("site-packages"))
+    libraries = next(path for path in sys.path if path.endswith("site-packages"))  # as closed as the working copy
     who = pwd.getpwnam(USER)
     command = [
+        "unshare", "-m", "sh", "-c", SEE_LIBRARIES, place, libraries,
         *before, "setpriv", f"--reuid={who.pw_uid}", f"--regid={who.pw_gid}", "--clear-groups",
         LISTED, "-c", SCRIPT, place / "theirs", place / "policy", LISTED,
     ]  # fmt: skip
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{place}/programs:{libraries[1]}", "LANG": "C.UTF-8"}
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{place}/programs:{place}/libraries", "LANG": "C.UTF-8"}
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
