@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import LISTED, Mounted, get, put, wait_until
+from tests.mounted.mounted import LISTED, Mounted, get, put, unlisted_python, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -97,7 +96,7 @@ def test_no_call_on_an_inherited_descriptor_shows_or_changes_content(mounted: Mo
     folder.mkdir(exist_ok=True)
     path = folder / "inherited-by-all"
     done = subprocess.run(
-        [LISTED, "-I", "-c", HOLDER, str(path), sys.executable, ATTEMPTS, str(tmp_path / "aside")],
+        [LISTED, "-I", "-c", HOLDER, str(path), unlisted_python(), ATTEMPTS, str(tmp_path / "aside")],
         capture_output=True,
         timeout=60,
         text=True,
@@ -134,7 +133,7 @@ def test_who_stops_in_the_middle_and_who_waits_for_locks_hinders_nobody(mounted:
         "while True: os.stat(sys.argv[1]); open(sys.argv[1], 'rb').read()\n"
     )
     stopped = subprocess.Popen(
-        [sys.executable, "-I", "-c", script, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [unlisted_python(), "-I", "-c", script, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     assert stopped.stdout is not None
     try:
