@@ -15,11 +15,10 @@ log = logging.getLogger(__name__)
 
 QUIET = 0.25
 """Seconds between two looks at the spool. A look costs two comparisons."""
-BUSY = 1.0
-"""Seconds between two batches under load: a batch costs one disk sync and one exchange, however large it is."""
+BUSY = 3.0
+"""Seconds between two syncs of the spool under load. On ext4 a sync waits for everything that programs have written to
+the same disk since the last one, so it costs them more than all batches cost us; what was synced is shipped at once."""
 BUSY_RECORDS = 100
-BACKLOG = 1000
-"""Records waiting behind a batch that are shipped without a pause."""
 RETRY_MIN, RETRY_MAX = 0.5, 30.0
 
 
@@ -33,6 +32,8 @@ class RecordShipper:
         self._stop = threading.Event()
         self._hurry = threading.Event()
         self._shipped = threading.Condition()
+        self._wanted = 0
+        """Number of the newest record that somebody waits for: no pauses until it is shipped."""
         self._thread = threading.Thread(target=self._run, name="record-shipper", daemon=True)
         self.problem = ""
         """Why the last batch was not taken; "" while all is well."""
@@ -49,7 +50,7 @@ class RecordShipper:
 
     def flush(self, timeout: float) -> bool:
         """Whether the server has, within `timeout` seconds, everything that is in the spool now."""
-        wanted = self._spool.last
+        wanted = self._wanted = self._spool.last
         self._hurry.set()
         with self._shipped:
             return self._shipped.wait_for(lambda: self._spool.acknowledged >= wanted, timeout)
@@ -71,7 +72,7 @@ class RecordShipper:
                 self._pause(retry * random.uniform(0.5, 1.0))
                 continue
             retry, self.problem = RETRY_MIN, ""
-            if self._spool.last - self._spool.acknowledged < BACKLOG:
+            if self._spool.acknowledged >= max(self._spool.synced, self._wanted):
                 self._pause(BUSY if sent >= BUSY_RECORDS else QUIET)
 
     def _pause(self, seconds: float) -> None:

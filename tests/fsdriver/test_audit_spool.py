@@ -367,7 +367,7 @@ os.write(1, b"ready\\n")
 for number in range(int(sys.argv[2])):
     spool.append("open", detail=f"{{sys.argv[3]}}-{{number}}")
     os.write(1, b"%d\\n" % number)
-    if number % 5 == 4 and (batch := spool.batch(records=4)):
+    while number % 5 == 4 and (batch := spool.batch(records=4)):
         with open(sys.argv[1] + ".server", "a") as server:
             server.write("".join(text + "\\n" for text in batch.records))
         spool.acknowledge(batch.first + len(batch.records) - 1)
