@@ -73,6 +73,8 @@ class Leases:
         self._machine = machine
         self._sealing_key = sealing_key
         self._lock = threading.Lock()
+        self.epoch = 0
+        """Rises when keys have stopped being lent, before anybody is told which."""
         # Replaced, never changed in place, so `key_for` reads it without the lock.
         self._held: dict[bytes, _Lease] = {}
         self._ended: list[_Lease] = []
@@ -129,13 +131,12 @@ class Leases:
             before = self._held
             held = {lease.label: lease for lease in (self._opened(grant, now) for grant in response.leases)}
             gone = [lease for label, lease in before.items() if label not in held or not held[label].covers(lease)]
-            self._ended += gone
             # The server's clock rules; it may correct ours backwards.
             self._latest = now
             self._rolled_back = False
             self._refused = False
             self._synced = now
-            self._held = held
+            self._replace(held, gone)
             return Change(
                 frozenset(held.keys() - before.keys()), frozenset(lease.label for lease in gone) | self._expire(now)
             )
@@ -167,17 +168,21 @@ class Leases:
         now = self._noted(now)
         over = [lease for lease in self._held.values() if now >= self._usable_until(lease)]
         if over:
-            self._ended += over
-            self._held = {label: lease for label, lease in self._held.items() if lease not in over}
+            self._replace({label: lease for label, lease in self._held.items() if lease not in over}, over)
         return frozenset(lease.label for lease in over)
 
     def revoke_all(self) -> Change:
         """Ends every lease at once (a ban)."""
         with self._lock:
             ended = frozenset(self._held)
-            self._ended += self._held.values()
-            self._held = {}
+            self._replace({}, list(self._held.values()))
             return Change(ended=ended)
+
+    def _replace(self, held: dict[bytes, _Lease], gone: list[_Lease]) -> None:
+        self._ended += gone
+        self._held = held
+        # Last: who saw the new epoch can have got no key of the old ones.
+        self.epoch += bool(gone)
 
     def forget(self, labels: Iterable[bytes] | None = None) -> tuple[str, ...]:
         """Overwrites the keys of ended leases of these labels (None: all); the ids of the leases, for the receipt."""

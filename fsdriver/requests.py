@@ -213,7 +213,7 @@ class Requests:
             return drive.keys.of(header, label, Asker(caller, True), Action.READ, path)
 
         with drive.files.borrowed(inode) as file:
-            yield file, drive.files.unlock(file, key_of, may_wait=True), label
+            yield file, drive.files.unlock(file, drive.directories.path(inode), key_of, may_wait=True), label
 
 
 def _content(file: OpenFile, sealed: SealedFile) -> Iterator[bytes]:

@@ -34,6 +34,8 @@ class Views:
         self._logins: Mapping[int, str] = {}
         self._standings: dict[tuple[int, bytes], tuple[Caller, Standing]] = {}
         self._children: dict[int, tuple[int, Label]] = {}
+        self.epoch = 0
+        """Rises with every new bundle or login map, once both decide."""
 
     @property
     def bundle(self) -> Bundle:
@@ -54,22 +56,24 @@ class Views:
             self._logins = dict(logins)
             self._standings = {}
             self._children = {}
+            self.epoch += 1
 
     def person(self, uid: int) -> str | None:
         return self._logins.get(uid)
 
     def child_label(self, directory: Inode) -> Label:
         """The label a file born in `directory` takes."""
-        cached = self._children.get(directory.serial)
+        children = self._children
+        cached = children.get(directory.serial)
         epoch = self._directories.epoch
         if cached is not None and cached[0] == epoch:
             return cached[1]
         path = self._directories.path(directory)
         label = self.bundle.label_for(path.rstrip("/") + "/x")
         with self._lock:
-            if len(self._children) > _REMEMBERED:
-                self._children.clear()
-            self._children[directory.serial] = (epoch, label)
+            if len(children) > _REMEMBERED:
+                children.clear()
+            children[directory.serial] = (epoch, label)
         return label
 
     def label_of(self, inode: Inode) -> Label | None:
@@ -84,14 +88,15 @@ class Views:
         if label is None:
             return _NOT_PLACED
         key = (id(caller), label.id)
-        cached = self._standings.get(key)
+        standings = self._standings  # what is decided goes where it was missing: never beside a newer bundle's
+        cached = standings.get(key)
         if cached is not None and cached[0] is caller and self._now() < cached[1].until:
             return cached[1]
         standing = self._decide(caller, label)
         with self._lock:
-            if len(self._standings) > _REMEMBERED:
-                self._standings.clear()
-            self._standings[key] = (caller, standing)  # holding the caller keeps its id from being given again
+            if len(standings) > _REMEMBERED:
+                standings.clear()
+            standings[key] = (caller, standing)  # holding the caller keeps its id from being given again
         return standing
 
     def _decide(self, caller: Caller, label: Label) -> Standing:

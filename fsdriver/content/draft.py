@@ -27,6 +27,24 @@ class Draft:
     """Every method but `read_into`, `hole_at` and `next_hole` needs the file for itself. A change that raises OSError
     has left every byte that a reader can see old or new, and can be made again."""
 
+    __slots__ = (
+        "_chunk",
+        "_fd",
+        "_keys",
+        "_sum",
+        "_tail",
+        "_wipes",
+        "commit",
+        "cut",
+        "dirty",
+        "garbage",
+        "header",
+        "seals",
+        "size",
+        "slots",
+        "unsynced",
+    )
+
     def __init__(self, fd: int, header: Header, keys: FileKeys, commit: Commit) -> None:
         self._fd = fd
         self.header = header

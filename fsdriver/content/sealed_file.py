@@ -51,6 +51,20 @@ class SealedFile:
     and the next change or flush tries again.
     """
 
+    __slots__ = (
+        "_chunk",
+        "_draft",
+        "_fd",
+        "_keys",
+        "_lock",
+        "_pending",
+        "_redo",
+        "_ticket",
+        "header",
+        "path",
+        "verified",
+    )
+
     def __init__(self, fd: int, header: Header, keys: FileKeys, commit: Commit, redo: Redo | None, path: bytes) -> None:
         self.header = header
         self.path = path
@@ -100,17 +114,20 @@ class SealedFile:
         fd: int,
         unlock: Callable[[Header], FileKey],
         *,
+        size: int | None = None,
         first: bytes | None = None,
         redo: Redo | None = None,
         path: bytes = b"",
     ) -> Self:
         """Opens a sealed file. `unlock` finds the key for an (unverified) header, or raises.
 
-        `first` is what `read_first` gave, if the caller has it already. Files of up to SUM_CHECKED_CHUNKS chunks are
-        read whole and their sum is checked; for others `verified` is False until `verify` has run. Raises
-        HeaderDamaged, FormatUnknown, ChunkForged, FileDamaged, and what `unlock` raises.
+        `size` is how long the sealed file is and `first` what `read_first` gave, if the caller has them already.
+        Files of up to SUM_CHECKED_CHUNKS chunks are read whole and their sum is checked; for others `verified` is
+        False until `verify` has run. Raises HeaderDamaged, FormatUnknown, ChunkForged, FileDamaged, and what `unlock`
+        raises.
         """
-        size = os.fstat(fd).st_size
+        if size is None:
+            size = os.fstat(fd).st_size
         if first is None:
             first = read_first(fd, size)
         header = Header.parse(first)
@@ -124,6 +141,8 @@ class SealedFile:
         if file._draft.slots.count <= SUM_CHECKED_CHUNKS:
             if len(first) < sealed:
                 first = os.pread(fd, sealed, 0)
+                if len(first) < sealed:
+                    raise FileDamaged("the file was cut while it was opened")
             file._draft.slots.check_all(first, commit)
         else:
             file.verified = False

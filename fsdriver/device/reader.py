@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 
 from fsdriver.device.dispatch import Dispatcher
 from fsdriver.device.progress import Progress
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 BUFFER_SIZE = MAX_WRITE + 4096
 """The largest message: a WRITE with its headers. The kernel asks for at least this much room."""
+
+_GATHERING = 0.002
+"""Seconds. Nobody waits for a FORGET, and who is interrupted can wait that long."""
 
 _OUT_SIZE = abi.OUT_HEADER.size
 _pack_out = abi.OUT_HEADER.pack
@@ -63,8 +67,10 @@ def _write(device: int, unique: int, message: bytes | memoryview) -> None:
 class Reader(threading.Thread):
     """Reads until the connection ends. `ended_by` is then the errno that ended it."""
 
-    def __init__(self, device: int, dispatcher: Dispatcher, number: int) -> None:
+    def __init__(self, device: int, dispatcher: Dispatcher, number: int, *, gathers: bool = False) -> None:
+        """`gathers`: all requests come elsewhere, so FORGETs may wait for each other and come many in one message."""
         super().__init__(name=f"reader-{number}", daemon=True)
+        self._gathers = gathers
         self.progress = Progress(self.name)
         self.ended_by = 0
         self._device = device
@@ -80,7 +86,7 @@ class Reader(threading.Thread):
         # The reply's header stands right before `out`: what a READ puts there leaves in one write.
         answer = memoryview(bytearray(_OUT_SIZE + MAX_WRITE))
         out = answer[_OUT_SIZE:]
-        readv, buffers = os.readv, [buffer]
+        readv, buffers, gathers = os.readv, [buffer], self._gathers
         while True:
             try:
                 length = readv(device, buffers)
@@ -107,3 +113,5 @@ class Reader(threading.Thread):
                 else:
                     send(device, unique, error, body)  # type: ignore[arg-type]
             progress.turn += 1
+            if gathers:
+                time.sleep(_GATHERING)

@@ -99,7 +99,7 @@ class Session:
             device = clone(mounted.device) if number else mounted.device
             if number:
                 self._devices.append(device)
-            reader = Reader(device, self._dispatcher, number)
+            reader = Reader(device, self._dispatcher, number, gathers=bool(self._rings))
             self._readers.append(reader)
             reader.start()
         _raise_read_ahead(mounted.minor)

@@ -127,7 +127,7 @@ class Births:
             def key_of(header: Header) -> FileKey:
                 return drive.keys.of(header, before, asker, Action.WRITE, path)
 
-            sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
+            sealed = drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
             key = key_of(sealed.header)
             sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
             inode.label_id = label.id

@@ -63,6 +63,12 @@ class Drive:
     handles: dict[int, Handle | DropIn | DirectoryHandle] = field(default_factory=dict)
     next_fh: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
 
+    @property
+    def epoch(self) -> tuple[int, int]:
+        """Another value once a bundle, the login map or a lease took something away: what was decided before it is
+        decided anew. It has changed before `Revocation` looks at the handles."""
+        return self.views.epoch, self.keys.epoch
+
     def stat(self, inode: Inode) -> os.stat_result:
         """The store's facts about `inode`. Errors: NodeVanished."""
         if (file := inode.opened) is not None:

@@ -26,6 +26,11 @@ class FileKeys:
         self._company = company
         self._now = now
 
+    @property
+    def epoch(self) -> int:
+        """Another number once a key was taken back."""
+        return self._leases.epoch
+
     def of(self, header: Header, label: Label, asker: Asker, action: Action, path: str) -> FileKey:
         """The key of an existing file.
 
@@ -61,11 +66,7 @@ class FileKeys:
 
     def holds(self, label: Label) -> bool:
         """Whether a lease of the label's key is here."""
-        try:
-            self._leases.key_for(label.id, None, self._now())
-        except (LeaseMissing, LeaseExpired):
-            return False
-        return True
+        return self._leases.holds(label.id, self._now())
 
     def wrapped(self, label: Label, key: FileKey, file_id: bytes) -> WrapSlot:
         """A file key under the newest key of a label that is lent. Errors: LeaseMissing, LeaseExpired."""
@@ -126,4 +127,7 @@ class FileKeys:
 
 def _slot(header: Header) -> WrapSlot | None:
     """The slot that a label key opens."""
-    return next((slot for slot in header.slots if slot.algorithm == WrapAlgorithm.LABEL_KEY), None)
+    for slot in header.slots:
+        if slot.algorithm == WrapAlgorithm.LABEL_KEY:
+            return slot
+    return None

@@ -128,9 +128,9 @@ class OpenFiles:
         finally:
             self.release(file)
 
-    def unlock(self, file: OpenFile, key_of: Unlock, *, may_wait: bool) -> SealedFile:
-        """The file's content. `key_of` decides by the (still unverified) header and gives the file key, or raises; of a
-        file that is open already, too.
+    def unlock(self, file: OpenFile, path: str, key_of: Unlock, *, may_wait: bool) -> SealedFile:
+        """The content of the file that lies at `path` in the drive. `key_of` decides by the (still unverified) header
+        and gives the file key, or raises; of a file that is open already, too.
 
         Where `key_of` may wait for the network, nobody waits with it for the file's lock. Errors: those of `key_of`;
         HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany.
@@ -142,12 +142,14 @@ class OpenFiles:
             key_of = self._asked_ahead(file, key_of)
         with file.lock:
             if file.sealed is None:
-                inode = file.inode
-                path = self._store_path(inode)
-                file.sealed = SealedFile.open(file.fd, self._company_only(key_of), redo=self._redo, path=path)
-                inode.label_id = file.sealed.header.label
-                inode.file_id = file.sealed.header.file_id
-                inode.store_ctime = os.fstat(file.fd).st_ctime_ns
+                inode, found = file.inode, os.fstat(file.fd)
+                if inode.store_ctime != found.st_ctime_ns:
+                    inode.commit_cached = None
+                file.sealed = SealedFile.open(
+                    file.fd, self._company_only(key_of), size=found.st_size, redo=self._redo, path=_in_store(path)
+                )
+                inode.label_id, inode.file_id = file.sealed.header.label, file.sealed.header.file_id
+                inode.store_ctime = found.st_ctime_ns  # from before the content was read: a later change is seen
             return file.sealed
 
     def _asked_ahead(self, file: OpenFile, key_of: Unlock) -> Unlock:
@@ -161,9 +163,6 @@ class OpenFiles:
             return key_of(header)
 
         return checked
-
-    def _store_path(self, inode: Inode) -> bytes:
-        return os.fsencode(self._directories.path(inode).lstrip("/"))
 
     def label(self, inode: Inode) -> Label | None:
         """The label in the file's header, read if need be. A file whose header does not read has its place's label, so
@@ -199,7 +198,7 @@ class OpenFiles:
         below = [inode] if not inode.is_directory else [other for other in self._inodes if other.opened is not None]
         for other in below:
             if other.opened is not None and other.opened.sealed is not None:
-                other.opened.sealed.path = self._store_path(other)
+                other.opened.sealed.path = _in_store(self._directories.path(other))
 
     def header(self, file: OpenFile) -> Header:
         """The file's header, unverified unless the file is unlocked. Errors: HeaderDamaged, FormatUnknown."""
@@ -216,6 +215,10 @@ class OpenFiles:
             return
         gid = -1 if os.fstat(directory).st_mode & stat.S_ISGID else head.gid
         os.chown(name, head.uid, gid, dir_fd=directory, follow_symlinks=False)
+
+
+def _in_store(path: str) -> bytes:
+    return os.fsencode(path[1:])
 
 
 def _open_backing(name: bytes, directory: int) -> tuple[int, bool]:

@@ -8,7 +8,7 @@ import errno
 import os
 import time
 
-from fsdriver.content import FileKey, Header
+from fsdriver.content import FileKey, Header, SealedFile
 from fsdriver.errors import DAMAGE, NodeVanished, Revoked
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
@@ -53,17 +53,20 @@ class Opening:
         writing = mode != os.O_RDONLY or bool(event.flags & os.O_TRUNC)
         action = Action.WRITE if writing else Action.READ
         path = drive.directories.path(inode)
+        label: Label
+        standing: Standing
 
         def key_of(header: Header) -> FileKey:
-            label, _ = drive.plaintext(asker.caller, inode, header)
+            nonlocal label, standing
+            label, standing = drive.plaintext(asker.caller, inode, header)
             return drive.keys.of(header, label, asker, action, path)
 
-        self._drop_stale_state(file)
-        fresh = file.sealed is None
-        sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
-        if fresh and inode.parent is not None:
+        epoch = drive.epoch
+        if (known := file.sealed) is not None:
+            self._drop_stale_state(file, known)
+        sealed = drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
+        if known is None and inode.parent is not None:
             drive.prefetch.waited(inode.parent, inode.name, time.monotonic() - begin)
-        label, standing = drive.plaintext(asker.caller, inode, sealed.header)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
         if writing and Action.WRITE not in standing.allow:
@@ -84,25 +87,23 @@ class Opening:
         )
         if event.flags & os.O_TRUNC and sealed.size:
             drive.truncate(file, 0)
-        handle = self._handle(file, PLAIN, asker.caller, label, standing, mode, path)
+        handle = self._handle(file, PLAIN, asker.caller, label, standing, mode, path, epoch)
         flags = self._open_flags(file, label, mode)
         if handle.readable and flags & abi.FOPEN_KEEP_CACHE:
             drive.copies.reads(handle)  # what the kernel has cached is read without a word to us
         return replies.opened(handle.fh, flags)
 
-    def _drop_stale_state(self, file: OpenFile) -> None:
+    def _drop_stale_state(self, file: OpenFile, sealed: SealedFile) -> None:
         """Somebody else may have changed the store's file: believe nothing that was kept, in the kernel or here. While
         writes of our own are under way its times say nothing."""
         inode = file.inode
-        if file.sealed is not None and file.sealed.dirty:
+        if sealed.dirty:
             return
-        found = os.fstat(file.fd)
-        if inode.store_ctime == found.st_ctime_ns:
-            return
-        inode.commit_cached = None
-        if file.sealed is not None:
-            file.sealed.recheck()
-            inode.store_ctime = found.st_ctime_ns
+        changed = os.fstat(file.fd).st_ctime_ns
+        if inode.store_ctime != changed:
+            inode.commit_cached = None
+            sealed.recheck()
+            inode.store_ctime = changed
 
     def _open_flags(self, file: OpenFile, label: Label, mode: int) -> int:
         """How the kernel treats the handle: its pages are kept while they are those of the commit we know."""
@@ -123,6 +124,7 @@ class Opening:
         drive = self._drive
         inode = file.inode
         path = drive.directories.path(inode)
+        epoch = drive.epoch
         label, standing = self._cipher_standing(asker.caller, inode, file)
         if standing.view is View.PLAINTEXT:
             raise NodeVanished("the header's label gives this caller plaintext")
@@ -144,7 +146,7 @@ class Opening:
             rule=standing.rule,
             durable=label is not None and label.wait_fsync,
         )
-        handle = self._handle(file, CIPHER, asker.caller, label, standing, mode, path)
+        handle = self._handle(file, CIPHER, asker.caller, label, standing, mode, path, epoch)
         return replies.opened(handle.fh, abi.FOPEN_DIRECT_IO | abi.FOPEN_NOFLUSH)
 
     def _cipher_standing(self, caller: Caller, inode: Inode, file: OpenFile) -> tuple[Label | None, Standing]:
@@ -164,6 +166,7 @@ class Opening:
         drive = self._drive
         parent = drive.inodes.get(event.head.nodeid)
         drive.reserve_name(parent, event.name)
+        epoch = drive.epoch
         label = drive.views.child_label(parent)
         standing = drive.views.standing(asker.caller, label)
         if Action.CREATE not in standing.allow:
@@ -181,9 +184,9 @@ class Opening:
             raise NodeVanished("somebody else made the file meanwhile") from None
         try:
             inode = file.inode
-            handle = self._handle(
-                file, PLAIN, asker.caller, label, standing, event.flags & os.O_ACCMODE, drive.directories.path(inode)
-            )
+            path = drive.directories.path(inode)
+            mode = event.flags & os.O_ACCMODE
+            handle = self._handle(file, PLAIN, asker.caller, label, standing, mode, path, epoch)
         finally:
             drive.files.release(file)
         drive.inodes.count_lookup(inode, PLAIN)
@@ -203,8 +206,17 @@ class Opening:
         return held
 
     def _handle(
-        self, file: OpenFile, view: int, caller: Caller, label: Label | None, standing: Standing, mode: int, path: str
+        self,
+        file: OpenFile,
+        view: int,
+        caller: Caller,
+        label: Label | None,
+        standing: Standing,
+        mode: int,
+        path: str,
+        epoch: tuple[int, int],
     ) -> Handle:
+        """A handle that `Revocation` sees. `epoch` is the drive's from before the decision. Errors: Revoked."""
         drive = self._drive
         handle = Handle(
             fh=drive.next_fh(),
@@ -222,7 +234,7 @@ class Opening:
         if view == PLAIN:
             drive.copies.opens(handle)
             drive.verifier.opened(handle)
-        if view == PLAIN and not self._still_given(handle):
+        if view == PLAIN and drive.epoch != epoch and not self._still_given(handle):
             del drive.handles[handle.fh]
             drive.copies.closes(handle)
             file.handles.discard(handle)

@@ -30,6 +30,8 @@ class Lock:
 class LockTable:
     """The locks of one file and of one sort (POSIX or flock)."""
 
+    __slots__ = ("_held", "flock")
+
     def __init__(self, *, flock: bool = False) -> None:
         self.flock = flock
         self._held: list[Lock] = []

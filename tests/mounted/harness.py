@@ -31,11 +31,15 @@ class FixedLeases:
 
     def __init__(self) -> None:
         self.revoked: set[bytes] = set()
+        self.epoch = 0
 
     def key_for(self, label: bytes, version: int | None, now: float) -> LabelKey:
         if label in self.revoked or version not in (None, 1):
             raise LeaseMissing("revoked")
         return LabelKey(bytes(16), 1, SecretKey(label + label))
+
+    def holds(self, label: bytes, now: float) -> bool:
+        return label not in self.revoked
 
 
 class NoGrants:
