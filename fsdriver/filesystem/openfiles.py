@@ -141,7 +141,9 @@ class OpenFiles:
         if may_wait:
             key_of = self._asked_ahead(file, key_of)
         with file.lock:
-            if file.sealed is None:
+            if (kept := file.sealed) is not None:  # another caller was faster, and was decided for itself alone
+                key_of(kept.header)
+            else:
                 inode, found = file.inode, os.fstat(file.fd)
                 if inode.store_ctime != found.st_ctime_ns:
                     inode.commit_cached = None

@@ -1,0 +1,95 @@
+"""A file is unlocked once, and every caller is decided for itself."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fsdriver.content import FileKey, Header, RedoLog
+from fsdriver.errors import LeaseMissing, ViewRefused
+from fsdriver.filesystem.openfiles import OpenFiles
+from fsdriver.nodes.directories import Directories
+from fsdriver.nodes.inode import Inode, InodeTable
+from fsdriver.views import Views
+from tests.fsdriver.content.samples import COMPANY, new_file, unlock
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[tuple[OpenFiles, Inode]]:
+    """The open files of a store that holds one sealed file, `letter`, and its inode."""
+    fd = os.open(tmp_path / "letter", os.O_RDWR | os.O_CREAT)
+    new_file(fd).close()
+    os.close(fd)
+    top = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    inodes = InodeTable(os.fstat(top))
+    directories = Directories(inodes.root, top)
+    files = OpenFiles(inodes, directories, Views(directories, "root", time.time), COMPANY, RedoLog(top, b"log"))
+    yield files, inodes.remember(inodes.root, b"letter", (tmp_path / "letter").stat())
+    os.close(top)
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_who_comes_while_another_unlocks_the_file_is_decided_too(store: tuple[OpenFiles, Inode], wait: bool) -> None:
+    files, inode = store
+    unlocking, comes = threading.Event(), threading.Event()
+
+    def may(header: Header) -> FileKey:
+        unlocking.set()
+        assert comes.wait(10)
+        return unlock(header)
+
+    def may_not(header: Header) -> FileKey:
+        raise ViewRefused("this caller sees no plaintext")
+
+    def second() -> None:
+        with files.borrowed(inode) as file:
+            assert file.sealed is None
+            comes.set()
+            try:
+                files.unlock(file, "/letter", may_not, may_wait=wait)
+            except ViewRefused:
+                refused.append(True)
+
+    refused: list[bool] = []
+    other = threading.Thread(target=lambda: unlocking.wait(10) and second())
+    other.start()
+    with files.borrowed(inode) as file:
+        files.unlock(file, "/letter", may, may_wait=False)
+    other.join(10)
+    assert refused == [True]
+
+
+def test_a_file_that_is_open_is_decided_anew(store: tuple[OpenFiles, Inode]) -> None:
+    files, inode = store
+
+    def without_a_lease(header: Header) -> FileKey:
+        raise LeaseMissing("no key")
+
+    with files.borrowed(inode) as file:
+        sealed = files.unlock(file, "/letter", unlock, may_wait=False)
+        with pytest.raises(LeaseMissing):
+            files.unlock(file, "/letter", without_a_lease, may_wait=False)
+        assert file.sealed is sealed
+        assert files.unlock(file, "/letter", unlock, may_wait=False) is sealed
+    assert inode.opened is None
+
+
+def test_pages_of_a_file_that_somebody_else_changed_are_not_believed(store: tuple[OpenFiles, Inode]) -> None:
+    files, inode = store
+    with files.borrowed(inode) as file:
+        files.unlock(file, "/letter", unlock, may_wait=False)
+        inode.commit_cached = (1, b"sum")
+    with files.borrowed(inode) as file:
+        files.unlock(file, "/letter", unlock, may_wait=False)
+        assert inode.commit_cached == (1, b"sum")
+        fd = file.fd
+        os.fchmod(fd, 0o600)
+        os.utime(fd)  # the clock of the filesystem may not have moved since
+        while os.fstat(fd).st_ctime_ns == inode.store_ctime:
+            os.utime(fd)
+    with files.borrowed(inode) as file:
+        files.unlock(file, "/letter", unlock, may_wait=False)
+        assert inode.commit_cached is None
