@@ -143,16 +143,17 @@ class OpenFiles:
         with file.lock:
             if (kept := file.sealed) is not None:  # another caller was faster, and was decided for itself alone
                 key_of(kept.header)
-            else:
-                inode, found = file.inode, os.fstat(file.fd)
-                if inode.store_ctime != found.st_ctime_ns:
-                    inode.commit_cached = None
-                file.sealed = SealedFile.open(
-                    file.fd, self._company_only(key_of), size=found.st_size, redo=self._redo, path=_in_store(path)
-                )
-                inode.label_id, inode.file_id = file.sealed.header.label, file.sealed.header.file_id
-                inode.store_ctime = found.st_ctime_ns  # from before the content was read: a later change is seen
-            return file.sealed
+                return kept
+            inode, found = file.inode, os.fstat(file.fd)
+            if inode.store_ctime != found.st_ctime_ns:
+                inode.commit_cached = None
+            sealed = SealedFile.open(
+                file.fd, self._company_only(key_of), size=found.st_size, redo=self._redo, path=_in_store(path)
+            )
+            inode.label_id, inode.file_id = sealed.header.label, sealed.header.file_id
+            inode.store_ctime = found.st_ctime_ns  # from before the content was read: a later change is seen
+            file.sealed = sealed
+            return sealed
 
     def _asked_ahead(self, file: OpenFile, key_of: Unlock) -> Unlock:
         header = self.header(file)

@@ -45,6 +45,7 @@ def test_who_comes_while_another_unlocks_the_file_is_decided_too(store: tuple[Op
         raise ViewRefused("this caller sees no plaintext")
 
     def second() -> None:
+        unlocking.wait(10)
         with files.borrowed(inode) as file:
             assert file.sealed is None
             comes.set()
@@ -54,7 +55,7 @@ def test_who_comes_while_another_unlocks_the_file_is_decided_too(store: tuple[Op
                 refused.append(True)
 
     refused: list[bool] = []
-    other = threading.Thread(target=lambda: unlocking.wait(10) and second())
+    other = threading.Thread(target=second)
     other.start()
     with files.borrowed(inode) as file:
         files.unlock(file, "/letter", may, may_wait=False)
