@@ -26,13 +26,14 @@ import msgspec
 from fsdriver.errors import SpoolFailed
 from fsdriver.spool_recovery import ACKNOWLEDGED_SIZE, Acknowledged, recover
 from fsdriver.spool_segment import (
+    CHAIN_SIZE,
     HEAD_SIZE,
     MAX_RECORD,
     OVERHEAD,
-    SegmentDamaged,
     SegmentHead,
     frame,
     frames,
+    leading,
     link,
 )
 from keyserver.messages import FilePath, ProgramPath, Record, RecordBatch
@@ -70,7 +71,7 @@ def path_text(name: bytes) -> str:
 class AuditSpool:
     """The spool of one machine. Thread-safe; one process at a time.
 
-    `batch` and `acknowledge` are for one shipping thread.
+    `batch` and `acknowledge` are for one shipping thread. Records leave as the bytes they were written as.
     """
 
     def __init__(
@@ -110,8 +111,7 @@ class AuditSpool:
             self._full: list[int] = []
             self._synced = 0
             self._place: tuple[int, int] | None = None
-            self._ends: list[tuple[int, bytes]] = []
-            self._batch_first = 0
+            self._batch: tuple[int, int, bytes, list[int]] | None = None
             self._unanswered = _open_slots(directory / "unanswered")
             undo.callback(self._unanswered.close)
             self._record_restart(recovered.notes)
@@ -256,33 +256,27 @@ class AuditSpool:
         head = next(head for head in reversed(self._segments) if head.first <= first)
         with _spool_failure(), head.path(self._directory).open("rb", buffering=0) as stream:
             data = os.pread(stream.fileno(), size + MAX_RECORD + OVERHEAD, offset)
-        texts: list[str] = []
-        self._ends = []
-        try:
-            for whole in frames(data, 0, self._acknowledged_chain):
-                if first + len(texts) > last or len(texts) >= records or (texts and whole.end > size):
-                    break
-                texts.append(whole.record.decode())
-                self._ends.append((offset + whole.end, whole.chain))
-        except SegmentDamaged as exc:
-            if not texts:
-                raise SpoolFailed(
-                    f"audit spool segment {head.first} was damaged at byte {offset + exc.offset} after it was written; "
-                    "a restart moves the damage aside"
-                ) from exc
-        self._batch_first = first
-        return RecordBatch(first, self._acknowledged_chain, tuple(texts))
+        whole, ends = leading(data, min(records, last + 1 - first), size)
+        if not whole:
+            raise SpoolFailed(
+                f"audit spool segment {head.first} was damaged at byte {offset} after it was written; "
+                "a restart moves the damage aside"
+            )
+        self._batch = first, offset, data, ends
+        return RecordBatch.of(first, self._acknowledged_chain, whole)
 
     def acknowledge(self, seq: int) -> None:
         """The server has everything up to `seq`. Numbers outside the last batch count as its nearest end."""
-        count = min(seq - self._batch_first + 1, len(self._ends))
-        if count <= 0:
+        if self._batch is None or seq < self._batch[0]:
             return
-        offset, chain = self._ends[count - 1]
+        first, offset, data, ends = self._batch
+        count = min(seq - first + 1, len(ends))
+        end = ends[count - 1]
+        chain = data[end - CHAIN_SIZE : end]
         with self._lock:
-            self._acknowledged, self._acknowledged_chain = self._batch_first + count - 1, chain
-        self._place = (self._acknowledged + 1, offset)
-        self._ends = []
+            self._acknowledged, self._acknowledged_chain = first + count - 1, chain
+        self._place = (self._acknowledged + 1, offset + end)
+        self._batch = None
         with _spool_failure():
             os.pwrite(self._acknowledged_fd, Acknowledged(self._acknowledged, chain).encode(), 0)
             while len(self._segments) > 1 and self._segments[1].first <= self._acknowledged + 1:

@@ -89,4 +89,4 @@ class RecordShipper:
         finally:
             with self._shipped:
                 self._shipped.notify_all()
-        return len(batch.records)
+        return len(batch)

@@ -32,10 +32,10 @@ from keyserver.messages import (
 )
 from keyserver.push import Hub
 from keyserver.service import KeyService
-from keyserver.web.answers import decode, failure, message, read_body
+from keyserver.web.answers import failure, message, read_batch, read_body, reader
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Message)
+M = TypeVar("M")
 Handler = Callable[[Machine, Peer, M], Awaitable[Message | None]]
 
 HEARTBEAT_SECONDS = 15.0
@@ -53,21 +53,21 @@ class AgentPort:
     def app(self) -> Starlette:
         return Starlette(
             routes=[
-                self._route("/certificate", RenewRequest, self._renew, SMALL),
-                self._route("/sync", SyncRequest, self._sync, SMALL),
-                self._route("/grants", GrantRequest, self._grant, SMALL),
-                self._route("/records", RecordBatch, self._records, BATCH),
-                self._route("/receipts", Receipt, self._receipt, BATCH),
+                self._route("/certificate", reader(RenewRequest), self._renew, SMALL),
+                self._route("/sync", reader(SyncRequest), self._sync, SMALL),
+                self._route("/grants", reader(GrantRequest), self._grant, SMALL),
+                self._route("/records", read_batch, self._records, BATCH),
+                self._route("/receipts", reader(Receipt), self._receipt, BATCH),
                 Route(f"{API}/events", self._events, methods=["GET"]),
             ],
             exception_handlers={404: _not_found, 405: _not_found},
         )
 
-    def _route(self, path: str, kind: type[M], handler: "Handler[M]", limit: int) -> Route:
+    def _route(self, path: str, read: Callable[[bytes], M], handler: "Handler[M]", limit: int) -> Route:
         async def endpoint(request: Request) -> Response:
             try:
                 machine, peer = self._admit(request)
-                answer = await handler(machine, peer, decode(await read_body(request, limit), kind))
+                answer = await handler(machine, peer, read(await read_body(request, limit)))
             except Exception as exc:
                 return failure(exc)
             return Response(status_code=204) if answer is None else message(answer)

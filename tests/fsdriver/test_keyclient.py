@@ -89,7 +89,7 @@ class Brain:
     def take(self, body):
         if self.refusal:
             return self.refusal
-        batch = msgspec.json.decode(body, type=m.RecordBatch)
+        batch = m.RecordBatch.decode(body)
         if batch.first > len(self.records) + 1:
             return failure(409, "conflict")
         self.records[batch.first - 1 :] = batch.records

@@ -220,7 +220,7 @@ def test_kill_9_during_ingest_loses_nothing_acknowledged(home):
         assert ask(home, "audit", "verify")["records"] > acknowledged
         url = json.loads((home / "addresses.json").read_text())["agent_url"]
         again = AgentClient(url, (home / "authority.pem").read_text(), machine.certificate, machine.key)
-        kept = again.records(RecordBatch(1, bytes(32), ())).acknowledged
+        kept = again.records(RecordBatch(1, bytes(32), b"")).acknowledged
         assert acknowledged <= kept <= acknowledged + 50
         again.close()
 
