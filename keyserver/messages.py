@@ -211,7 +211,7 @@ class BatchHead(Message, frozen=True):
 
 class RecordBatch(Struct, frozen=True):
     """POST /v1/records, the one body that is JSON Lines: a `BatchHead`, then encoded `Record`s with consecutive seq
-    from `first`. They travel as the bytes they are: an encoding has no newline, and is neither made nor undone again."""
+    from `first`. They travel as the bytes they are: an encoding has no newline, and is neither made nor undone."""
 
     first: int
     chain: bytes

@@ -33,7 +33,7 @@ def parse_lines(lines: bytes) -> tuple[list[Record], list[bytes]]:
         raise Malformed("the last record has no end")
     try:
         records = _decoder.decode_lines(lines)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         records = []
     # What is canonical as a whole is so line by line: no encoding has a newline in it.
     well = _encoder.encode_lines(records) == lines and max(map(len, bodies), default=0) <= MAX_RECORD_BYTES
@@ -49,7 +49,7 @@ def parse(text: str | bytes) -> tuple[Record, bytes]:
         raise Malformed(f"a record of {len(body)} bytes: the limit is {MAX_RECORD_BYTES}")
     try:
         record = _decode(body)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise Malformed(f"not a record: {exc}") from None
     if _encode(record) != body:
         raise Malformed(f"record {record.seq} is not in canonical form")

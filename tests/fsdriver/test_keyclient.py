@@ -66,7 +66,7 @@ class Brain:
         self.offline = 0.0
         self.events = 1
         self.grants: dict[bytes, tuple[m.LeaseGrant, dict[int, SecretKey]]] = {}
-        self.records: list[str] = []
+        self.records: list[bytes] = []
         self.syncs = 0
         self.refusal: tuple[int, m.Failure] | None = None
         self.receipts: list[m.Receipt] = []
