@@ -244,6 +244,8 @@ class RecordReceipt(Message, frozen=True):
     """Durable up to and including `acknowledged`."""
 
     acknowledged: int
+    banned: bool = False
+    """This machine was banned: what it recorded is taken, and it forgets all keys now."""
 
 
 class Receipt(Message, frozen=True):

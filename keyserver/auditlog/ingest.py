@@ -20,14 +20,18 @@ class Intake:
 
     def __init__(self) -> None:
         self._refused: dict[str, str] = {}
+        self._after_ban: set[str] = set()
 
     def take(
-        self, change: Change, machine: str, persons: Set[str], batch: RecordBatch
+        self, change: Change, machine: str, persons: Set[str], batch: RecordBatch, *, banned: bool = False
     ) -> RecordReceipt | KeyServerError:
         """Appends what is new in `batch`. `persons`: everyone who was ever mapped on the machine.
 
         A refusal is returned, not raised: its record must become durable with the rest of the group.
         """
+        if banned and batch.lines and machine not in self._after_ban:
+            change.record("records-after-ban", detail=f"machine={machine} first={batch.first}")
+            change.afterwards(lambda: self._after_ban.add(machine))
         try:
             receipt = _take(change, machine, persons, batch)
         except (Conflict, Denied, Malformed) as error:
