@@ -35,13 +35,13 @@ class Machine:
         self.seq, self.chain = 0, CHAIN_START
 
     def batch(self, count: int) -> RecordBatch:
-        first, before, texts = self.seq + 1, self.chain, []
+        first, before, bodies = self.seq + 1, self.chain, []
         for _ in range(count):
             self.seq += 1
             body = encode(self._record())
             self.chain = link(self.chain, body)
-            texts.append(body.decode())
-        return RecordBatch(first, before, tuple(texts))
+            bodies.append(body)
+        return RecordBatch.of(first, before, bodies)
 
     def _record(self) -> Record:
         path = f"/sales/clients/region-{self.seq % 50}/document-{self.seq % 1000}.docx"

@@ -219,7 +219,7 @@ class KeyClient:
 
     def stop(self, *, flush: float = 2.0) -> None:
         """Ships what it can within `flush` seconds, ends the threads and forgets all keys."""
-        if flush > 0 and not self._problem:
+        if flush > 0 and (self._banned or not self._problem):
             self._shipper.flush(flush)
         self._stopping.set()
         self._wake.set()
@@ -280,6 +280,7 @@ class KeyClient:
             self._sync()
         if not self._problem:
             self._certificate.renew_if_due(self._client, self.clock.now())
+        if self._banned or not self._problem:
             self._send_receipts()
 
     def _pause(self) -> float:

@@ -89,4 +89,6 @@ class RecordShipper:
         finally:
             with self._shipped:
                 self._shipped.notify_all()
-        return len(batch.records)
+            if receipt.banned:
+                self._on_banned()
+        return len(batch)

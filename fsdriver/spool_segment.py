@@ -15,16 +15,28 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-__all__ = ["CHAIN_START", "Frame", "SegmentDamaged", "SegmentHead", "frame", "frames", "link", "salvage"]
+__all__ = [
+    "CHAIN_SIZE",
+    "CHAIN_START",
+    "Frame",
+    "SegmentDamaged",
+    "SegmentHead",
+    "frame",
+    "frames",
+    "leading",
+    "link",
+    "salvage",
+]
 
-CHAIN_START = bytes(32)
+CHAIN_SIZE = 32
+CHAIN_START = bytes(CHAIN_SIZE)
 MAX_RECORD = 64 * 1024
 HEAD_SIZE = 52
 _HEAD = struct.Struct("<8sQ32s")
 _FRAME = struct.Struct("<4sII")
 _HEAD_MAGIC = b"GFSSPOOL"
 _FRAME_MAGIC = b"GFRM"
-OVERHEAD = _FRAME.size + 32
+OVERHEAD = _FRAME.size + CHAIN_SIZE
 
 
 class SegmentDamaged(Exception):
@@ -99,6 +111,27 @@ def frames(data: bytes | memoryview, start: int, chain: bytes | None) -> Iterato
             raise SegmentDamaged(offset, torn=False)
         yield Frame(record, after, end)
         chain, offset = after, end
+
+
+def leading(data: bytes, count: int, size: int) -> tuple[list[bytes], list[int]]:
+    """The first records of `data`, which begins with a frame, and where the frame of each ends: at most `count`, within
+    `size` bytes but for the first, up to one that is damaged or not all there.
+
+    For who sends many and must not take long: looks at checksums, and leaves the chain to who receives them.
+    """
+    records: list[bytes] = []
+    ends: list[int] = []
+    offset, last = 0, len(data)
+    while offset + _FRAME.size <= last and len(records) < count:
+        magic, length, crc = _FRAME.unpack_from(data, offset)
+        begin = offset + _FRAME.size
+        end = begin + length + CHAIN_SIZE
+        if magic != _FRAME_MAGIC or end > last or crc32(data[begin:end]) != crc:
+            break
+        records.append(data[begin : begin + length])
+        ends.append(end)
+        offset, last = end, min(size, len(data))
+    return records, ends
 
 
 def salvage(data: bytes, start: int) -> list[bytes]:

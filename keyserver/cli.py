@@ -21,7 +21,7 @@ _COMMANDS = {
     "policy": "policies",
     "lease": "nouns",
     "label": "nouns",
-    "key": "nouns",
+    "key": "keys",
     "audit": "audit",
 }
 """Command to the file in `commands/` that has it; imported when it is asked for, which saves most half a second."""
@@ -57,16 +57,15 @@ class _Commands(click.Group):
 @click.group(cls=_Commands)
 @click.option(
     "--home",
-    required=True,
     envvar="KEYSERVER_HOME",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The folder that holds the server's state.",
+    help="The folder that holds the server's state; also $KEYSERVER_HOME.",
 )
 @click.version_option(package_name="grantfs")
 @click.pass_context
-def cli(context: click.Context, home: Path) -> None:
+def cli(context: click.Context, home: Path | None) -> None:
     """The GrantFS key server."""
-    context.obj = Home(home.absolute())
+    context.obj = Home(home.absolute()) if home is not None else None
 
 
 def main() -> None:

@@ -193,7 +193,8 @@ class AgentClient:
         return self._call("/grants", request, m.GrantResponse, timeout)
 
     def records(self, batch: m.RecordBatch, *, timeout: float = 30.0) -> m.RecordReceipt:
-        return self._call("/records", batch, m.RecordReceipt, timeout)
+        body = _send(self._connections, "/records", batch.encode(), timeout, "application/jsonl")
+        return _decode(body, m.RecordReceipt)
 
     def receipt(self, receipt: m.Receipt, *, timeout: float = TIMEOUT) -> None:
         _exchange(self._connections, "/receipts", receipt, timeout)
@@ -265,9 +266,13 @@ def _post(connections: Connections, path: str, request: m.Message, answer: type[
 
 
 def _exchange(connections: Connections, path: str, request: m.Message, timeout: float) -> bytes:
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    return _send(connections, path, msgspec.json.encode(request), timeout, "application/json")
+
+
+def _send(connections: Connections, path: str, request: bytes, timeout: float, kind: str) -> bytes:
+    headers = {"Content-Type": kind, "Accept": "application/json"}
     with _named_failures(f"{connections.host}:{connections.port}"):
-        status, body = connections.exchange("POST", m.API + path, msgspec.json.encode(request), timeout, headers)
+        status, body = connections.exchange("POST", m.API + path, request, timeout, headers)
     if not 200 <= status < 300:
         raise _failure(status, body)
     return body

@@ -38,6 +38,10 @@ class Machine:
     """Everyone who was ever mapped on it: its records may name them."""
 
     @property
+    def banned(self) -> bool:
+        return self.state == BANNED
+
+    @property
     def persons(self) -> frozenset[str]:
         """Everyone mapped on it now."""
         return frozenset(self.logins.values())
@@ -69,7 +73,7 @@ class Machines:
         except KeyError:
             raise NotFound(f"there is no machine {machine_id}") from None
 
-    def admit(self, peer: Peer, now: float) -> Machine:
+    def admit(self, peer: Peer, now: float, *, even_banned: bool = False) -> Machine:
         """The machine behind a verified certificate, at every request anew. Raises `Banned` or `Denied`.
 
         TLS looks at a certificate's term once a connection, and at its revocation never.
@@ -77,7 +81,7 @@ class Machines:
         machine = self._machines.get(peer.machine)
         if machine is None or peer.serial not in machine.serials:
             raise Denied("this server has not issued this certificate: enrol the machine")
-        if machine.state == BANNED:
+        if machine.banned and not even_banned:
             raise Banned(f"machine {machine.name} was banned: ask your administrator")
         if not peer.not_before <= now < peer.not_after:
             raise Denied("the machine's certificate has expired: enrol the machine again")

@@ -1,11 +1,13 @@
 """What agent and key server say to each other: the one contract both sides import.
 
-Bodies are JSON over HTTPS. Binary values are base64 (msgspec's encoding of `bytes`), ids are lower-case hex, times are
-seconds since the epoch (UTC, float). Unknown fields are refused on both sides of the wire.
+Bodies are JSON over HTTPS (records: JSON Lines). Binary values are base64 (msgspec's encoding of `bytes`), ids are
+lower-case hex, times are seconds since the epoch (UTC, float). Unknown fields are refused on both sides of the wire.
 """
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, Self
 
+import msgspec
 from msgspec import Struct
 
 API = "/v1"
@@ -198,20 +200,52 @@ class Record(Message, frozen=True):
     detail: str = ""
 
 
-class RecordBatch(Message, frozen=True):
-    """POST /v1/records. `records` are encoded `Record`s with consecutive seq from `first`."""
+class BatchHead(Message, frozen=True):
+    """The first line of POST /v1/records."""
 
     first: int
     chain: bytes
     """SHA-256 chain value before the first record; chain_n = SHA-256(chain_{n-1} + record_n), 32 zero bytes at
     start."""
-    records: tuple[str, ...]
+
+
+class RecordBatch(Struct, frozen=True):
+    """POST /v1/records, the one body that is JSON Lines: a `BatchHead`, then encoded `Record`s with consecutive seq
+    from `first`. They travel as the bytes they are: an encoding has no newline, and is neither made nor undone."""
+
+    first: int
+    chain: bytes
+    lines: bytes
+    """The records, a newline after each."""
+
+    @classmethod
+    def of(cls, first: int, chain: bytes, records: Iterable[bytes]) -> Self:
+        return cls(first, chain, b"\n".join([*records, b""]))
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Inverse of `encode`; what the lines say is not looked at. Raises msgspec.MsgspecError."""
+        line, _, lines = body.partition(b"\n")
+        head = msgspec.json.decode(line, type=BatchHead)
+        return cls(head.first, head.chain, lines)
+
+    def encode(self) -> bytes:
+        return b"%b\n%b" % (msgspec.json.encode(BatchHead(self.first, self.chain)), self.lines)
+
+    @property
+    def records(self) -> list[bytes]:
+        return self.lines.split(b"\n")[:-1]
+
+    def __len__(self) -> int:
+        return self.lines.count(b"\n")
 
 
 class RecordReceipt(Message, frozen=True):
     """Durable up to and including `acknowledged`."""
 
     acknowledged: int
+    banned: bool = False
+    """This machine was banned: what it recorded is taken, and it forgets all keys now."""
 
 
 class Receipt(Message, frozen=True):

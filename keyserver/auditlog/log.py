@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keyserver.auditlog.checkpoint import Checkpoint, origin, sign
-from keyserver.auditlog.merkle import CompactRange, Subtree, leaf_hash
+from keyserver.auditlog.merkle import CompactRange, leaf_hash
 from keyserver.auditlog.records import MAX_RECORD_BYTES, encode, link, rfc3339
 from keyserver.errors import Malformed
 from keyserver.messages import FilePath, ProgramPath, Record
@@ -71,21 +71,30 @@ class Log:
             self._heads[machine] = rows.records.head(machine)
         return self._heads[machine]
 
-    def append(self, rows: Rows, machine: str, records: Sequence[tuple[Record, bytes]], chain: bytes) -> None:
-        """Adds records that follow the machine's head; `chain` is its value after the last of them."""
+    def append(
+        self, rows: Rows, machine: str, records: Sequence[Record], bodies: Sequence[bytes], chain: bytes
+    ) -> None:
+        """Adds records and their encodings that follow the machine's head; `chain` is its value after the last."""
         head = self.head(rows, machine)
-        tree, number = self._tree, head.number
-        stored: list[Stored] = []
-        subtrees: list[Subtree] = []
-        for record, body in records:
-            leaf = leaf_hash(body)
-            path, file = (record.file.path, record.file.id) if record.file else ("", "")
+        number, leaves = head.number, list(map(leaf_hash, bodies))
+        stored: list[Stored] = [
             # fmt: off
-            stored.append((tree.size, number, record.seq, record.time, record.event, record.user, path, file, leaf,
-                           body.decode()))
+            (
+                position,
+                number,
+                record.seq,
+                record.time,
+                record.event,
+                record.user,
+                record.file.path if record.file else "",
+                record.file.id if record.file else "",
+                leaf,
+                body.decode(),
+            )
             # fmt: on
-            subtrees += tree.append(leaf)
-        rows.records.add(stored, subtrees)
+            for position, (record, body, leaf) in enumerate(zip(records, bodies, leaves, strict=True), self._tree.size)
+        ]
+        rows.records.add(stored, self._tree.extend(leaves))
         self._before.setdefault(machine, head)
         self._heads[machine] = Head(number, machine, head.seq + len(stored), chain)
         self._touched.add(machine)
@@ -122,7 +131,7 @@ class Log:
         body = encode(record)
         if len(body) > MAX_RECORD_BYTES:
             raise Malformed(f"the record of this would have {len(body)} bytes: the limit is {MAX_RECORD_BYTES}")
-        self.append(rows, SERVER, [(record, body)], link(head.value, body))
+        self.append(rows, SERVER, [record], [body], link(head.value, body))
 
     def sign_checkpoint(self, rows: Rows, now: float) -> str:
         """The newest checkpoint, signed anew and kept in the database where the log has grown since."""

@@ -67,6 +67,26 @@ class CompactRange:
         self.size += 1
         return completed
 
+    def extend(self, leaves: Sequence[bytes]) -> list[Subtree]:
+        """`append` of many, level by level; the order of what it returns differs."""
+        completed: list[Subtree] = []
+        edge: list[bytes] = []  # new roots on the right, smallest first
+        level, place, height = list(leaves), self.size, 0
+        self.size += len(level)
+        while level:
+            if height and height % STORED_HEIGHT == 0:
+                completed += [(height, at, root) for at, root in enumerate(level, place)]
+            if place & 1:
+                level.insert(0, self.roots.pop())
+            if len(level) & 1:
+                edge.append(level.pop())
+            level = [
+                sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=True)
+            ]
+            place, height = place >> 1, height + 1
+        self.roots += reversed(edge)
+        return completed
+
     def root(self) -> bytes:
         """The hash of the whole tree; of the empty tree, that of nothing."""
         if not self.roots:

@@ -16,6 +16,7 @@ from keyserver.auditlog.proof import prove_consistency, prove_inclusion
 from keyserver.auditlog.reader import read_bodies, read_records
 from keyserver.auditlog.records import rfc3339
 from keyserver.auditlog.verify import verify_log
+from keyserver.commands.home import pass_home
 from keyserver.commands.output import output_option, show, show_one
 from keyserver.errors import Malformed, NotReady
 from keyserver.home import Home
@@ -43,7 +44,7 @@ def audit() -> None:
 @click.option("--file", help="Path in the drive, or file id.")
 @click.option("--limit", type=click.IntRange(1), help="Only the newest so many.")
 @output_option
-@click.pass_obj
+@pass_home
 def audit_list(
     home: Home,
     machine: str | None,
@@ -72,7 +73,7 @@ def audit_list(
     "--log-key", type=click.Path(exists=True, path_type=Path), help="The log's public key, hex, kept elsewhere."
 )
 @output_option
-@click.pass_obj
+@pass_home
 def audit_verify(home: Home, checkpoint: Any, log_key: Path | None, output: str) -> None:
     """Check every record, chain, tree and signature. Exit code 7 and the first bad row where something is wrong."""
     kept = checkpoint.read() if checkpoint else None
@@ -90,7 +91,7 @@ def audit_verify(home: Home, checkpoint: Any, log_key: Path | None, output: str)
 
 
 @audit.command("checkpoint")
-@click.pass_obj
+@pass_home
 def audit_checkpoint(home: Home) -> None:
     """The newest signed checkpoint. Keep it elsewhere: `audit verify --checkpoint` holds the log to it."""
     with _reading(home) as rows:
@@ -103,7 +104,7 @@ def audit_checkpoint(home: Home) -> None:
 @audit.command("proof")
 @click.argument("position", type=click.IntRange(0))
 @output_option
-@click.pass_obj
+@pass_home
 def audit_proof(home: Home, position: int, output: str) -> None:
     """Prove that the record at POSITION (from 0) is in the newest checkpoint's tree (RFC 9162 2.1.3)."""
     with _reading(home) as rows:
@@ -119,7 +120,7 @@ def audit_proof(home: Home, position: int, output: str) -> None:
 @audit.command("consistency")
 @click.argument("size", type=click.IntRange(1))
 @output_option
-@click.pass_obj
+@pass_home
 def audit_consistency(home: Home, size: int, output: str) -> None:
     """Prove that the newest checkpoint's tree continues that of the first SIZE records (RFC 9162 2.1.4)."""
     with _reading(home) as rows:

@@ -1,12 +1,12 @@
-"""Commands that ask the running server: token, machine, user, lease, label, key."""
+"""Commands that ask the running server: token, machine, user, lease, label."""
 
 from urllib.parse import quote
 
 import click
 
 from keyserver.admin_client import AdminClient
+from keyserver.commands.home import pass_home
 from keyserver.commands.output import output_option, show, show_one
-from keyserver.errors import NotFound
 from keyserver.home import Home
 
 
@@ -19,7 +19,7 @@ def token() -> None:
 @click.option("--person", "persons", multiple=True, metavar="UID=NAME", help="Who a uid of the machine is; repeatable.")
 @click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(0, 1440, min_open=True))
 @output_option
-@click.pass_obj
+@pass_home
 def token_create(home: Home, persons: tuple[str, ...], minutes: float, output: str) -> None:
     """Make a token with which one machine can join, once."""
     client = AdminClient(home)
@@ -39,7 +39,7 @@ def machine() -> None:
 
 @machine.command("list")
 @output_option
-@click.pass_obj
+@pass_home
 def machine_list(home: Home, output: str) -> None:
     """All machines."""
     show(AdminClient(home).get("/machines"), output)
@@ -48,7 +48,7 @@ def machine_list(home: Home, output: str) -> None:
 @machine.command("ban")
 @click.argument("machine_id", metavar="ID")
 @output_option
-@click.pass_obj
+@pass_home
 def machine_ban(home: Home, machine_id: str, output: str) -> None:
     """Take a machine's keys away, at once and for good."""
     show_one(AdminClient(home).post(f"/machines/{quote(machine_id, safe='')}/ban"), output)
@@ -58,7 +58,7 @@ def machine_ban(home: Home, machine_id: str, output: str) -> None:
 @click.argument("machine_id", metavar="ID")
 @click.argument("login", metavar="UID=NAME")
 @output_option
-@click.pass_obj
+@pass_home
 def machine_map(home: Home, machine_id: str, login: str, output: str) -> None:
     """Say which person a uid of a machine is, from now on."""
     uid, person = _login(login)
@@ -76,7 +76,7 @@ def user() -> None:
 @click.option("--department", "departments", multiple=True)
 @click.option("--group", "groups", multiple=True)
 @output_option
-@click.pass_obj
+@pass_home
 def user_add(home: Home, name: str, departments: tuple[str, ...], groups: tuple[str, ...], output: str) -> None:
     """Add a person, or a service (service:NAME)."""
     wish = {"name": name, "departments": departments, "groups": groups}
@@ -85,7 +85,7 @@ def user_add(home: Home, name: str, departments: tuple[str, ...], groups: tuple[
 
 @user.command("list")
 @output_option
-@click.pass_obj
+@pass_home
 def user_list(home: Home, output: str) -> None:
     """All persons."""
     show(AdminClient(home).get("/users"), output)
@@ -94,7 +94,7 @@ def user_list(home: Home, output: str) -> None:
 @user.command("disable")
 @click.argument("name")
 @output_option
-@click.pass_obj
+@pass_home
 def user_disable(home: Home, name: str, output: str) -> None:
     """Take all rights of a person away, at once."""
     show_one(AdminClient(home).post(f"/users/{quote(name, safe='')}/disable"), output)
@@ -103,7 +103,7 @@ def user_disable(home: Home, name: str, output: str) -> None:
 @user.command("enable")
 @click.argument("name")
 @output_option
-@click.pass_obj
+@pass_home
 def user_enable(home: Home, name: str, output: str) -> None:
     """Give a disabled person their rights back."""
     show_one(AdminClient(home).post(f"/users/{quote(name, safe='')}/enable"), output)
@@ -116,7 +116,7 @@ def lease() -> None:
 
 @lease.command("list")
 @output_option
-@click.pass_obj
+@pass_home
 def lease_list(home: Home, output: str) -> None:
     """All leases."""
     show(AdminClient(home).get("/leases"), output)
@@ -125,7 +125,7 @@ def lease_list(home: Home, output: str) -> None:
 @lease.command("revoke")
 @click.argument("lease_id", metavar="ID")
 @output_option
-@click.pass_obj
+@pass_home
 def lease_revoke(home: Home, lease_id: str, output: str) -> None:
     """Take a lease back, at once and until it is restored."""
     show_one(AdminClient(home).post(f"/leases/{quote(lease_id, safe='')}/revoke"), output)
@@ -134,7 +134,7 @@ def lease_revoke(home: Home, lease_id: str, output: str) -> None:
 @lease.command("restore")
 @click.argument("lease_id", metavar="ID")
 @output_option
-@click.pass_obj
+@pass_home
 def lease_restore(home: Home, lease_id: str, output: str) -> None:
     """Allow a revoked lease again, as far as policy does."""
     show_one(AdminClient(home).post(f"/leases/{quote(lease_id, safe='')}/restore"), output)
@@ -147,29 +147,10 @@ def label() -> None:
 
 @label.command("list")
 @output_option
-@click.pass_obj
+@pass_home
 def label_list(home: Home, output: str) -> None:
     """All labels that ever had a key."""
     show(AdminClient(home).get("/labels"), output)
-
-
-@click.group()
-def key() -> None:
-    """The labels' keys."""
-
-
-@key.command("rotate")
-@click.argument("label", metavar="LABEL")
-@output_option
-@click.pass_obj
-def key_rotate(home: Home, label: str, output: str) -> None:
-    """Give LABEL (its name or id) a new key version, which new files take."""
-    client = AdminClient(home)
-    for each in client.get("/labels"):
-        if label in (each["id"], each["name"]):
-            show_one(client.post(f"/labels/{each['id']}/rotate"), output)
-            return
-    raise NotFound(f"there is no label {label}")
 
 
 def _login(text: str) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from keyserver.admin_client import AdminClient
+from keyserver.commands.home import pass_home
 from keyserver.commands.output import output_option, show_one
 from keyserver.errors import Malformed
 from keyserver.home import Home
@@ -19,7 +20,7 @@ def policy() -> None:
 @policy.command("upload")
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @output_option
-@click.pass_obj
+@pass_home
 def policy_upload(home: Home, folder: Path, output: str) -> None:
     """Put the policy in FOLDER in force on all machines."""
     files = policy_files(folder)
@@ -29,7 +30,7 @@ def policy_upload(home: Home, folder: Path, output: str) -> None:
 
 @policy.command("show")
 @output_option
-@click.pass_obj
+@pass_home
 def policy_show(home: Home, output: str) -> None:
     """The policy in force, as it was uploaded."""
     answer = AdminClient(home).get("/policy")

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from keyserver.atomic_file import replace_file
+from keyserver.commands.home import pass_home
 from keyserver.commands.policies import policy_files
 from keyserver.errors import Malformed
 from keyserver.home import Addresses, Home, HomeConfig
@@ -31,7 +32,7 @@ from policy import load
 )
 @click.option("--admin", default="admin", show_default=True, help="The first admin's name.")
 @click.option("--admin-password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.pass_obj
+@pass_home
 def init(
     home: Home,
     company: str,
@@ -80,7 +81,7 @@ def init(
     "--admin", default="0.0.0.0:7444", show_default=True, metavar="ADDRESS:PORT", help="CLI, console, joining."
 )
 @click.option("--name", "names", multiple=True, metavar="HOST", help="The server's name; the first goes into its URLs.")
-@click.pass_obj
+@pass_home
 def serve(home: Home, agent: str, admin: str, names: tuple[str, ...]) -> None:
     """Run the server until SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -4,6 +4,9 @@ A label's id and key id are 16 random bytes each, written once. A version is nev
 """
 
 import secrets
+from collections.abc import Collection
+
+import msgspec
 
 from keyserver.changes import Change
 from keyserver.errors import NotFound
@@ -71,6 +74,27 @@ class LabelKeys:
         self._add_version(change, row, version, admin)
         change.announce("leases")
         return version
+
+    def export(self, change: Change, label_id: str, admin: str) -> list[int]:
+        """Records that `admin` takes a copy of all versions, for use without the server; which. Raises `NotFound`."""
+        row, versions = self.label(label_id), list(self.versions(label_id))
+        numbers = ",".join(map(str, versions))
+        change.record(
+            "key-exported",
+            user=admin,
+            detail=f"label={row.id} name={row.qualified} key={row.key_id} versions={numbers}",
+        )
+        return versions
+
+    def key_file(self, label_id: str, versions: Collection[int]) -> bytes:
+        """These versions as `fsdriver unseal --key-file` reads them (docs/format.md 10). Raises `NotFound`."""
+        key_id = self.label(label_id).key_id
+        keys = [
+            {"id": key_id, "version": version, "key": bytes(key).hex()}
+            for version, key in self.versions(label_id).items()
+            if version in versions
+        ]
+        return msgspec.json.format(msgspec.json.encode({"label_keys": keys})) + b"\n"
 
     def _add_version(self, change: Change, label: LabelRow, version: int, admin: str = "") -> None:
         plain = secrets.token_bytes(32)

@@ -211,6 +211,11 @@ class AdminPort:
             version = await self._write(lambda change: service.labels.rotate(change, label_id, who))
             return {"id": label_id, "version": version}
 
+        @router.post("/labels/{label_id}/exports")
+        async def export(label_id: str, who: admin) -> dict[str, Any]:  # type: ignore[valid-type]
+            versions = await self._write(lambda change: service.labels.export(change, label_id, who))
+            return {"id": label_id, "name": service.labels.label(label_id).qualified, "versions": versions}
+
     def _leases(self, router: APIRouter) -> None:
         service, admin = self._service, Annotated[str, Depends(self._admin)]
 

@@ -16,6 +16,7 @@ from keyserver import receipts
 from keyserver.ca.names import Peer
 from keyserver.changes import Change
 from keyserver.errors import Denied, KeyServerError, NotFound
+from keyserver.last_words import LastWords
 from keyserver.machines import Machine
 from keyserver.messages import (
     API,
@@ -25,6 +26,7 @@ from keyserver.messages import (
     PushEvent,
     Receipt,
     RecordBatch,
+    RecordReceipt,
     RenewRequest,
     RenewResponse,
     SyncRequest,
@@ -32,10 +34,10 @@ from keyserver.messages import (
 )
 from keyserver.push import Hub
 from keyserver.service import KeyService
-from keyserver.web.answers import decode, failure, message, read_body
+from keyserver.web.answers import failure, message, read_batch, read_body, reader
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Message)
+M = TypeVar("M")
 Handler = Callable[[Machine, Peer, M], Awaitable[Message | None]]
 
 HEARTBEAT_SECONDS = 15.0
@@ -49,36 +51,44 @@ class AgentPort:
     def __init__(self, service: KeyService, hub: Hub) -> None:
         self._service = service
         self._hub = hub
+        self._last_words = LastWords()
 
     def app(self) -> Starlette:
         return Starlette(
             routes=[
-                self._route("/certificate", RenewRequest, self._renew, SMALL),
-                self._route("/sync", SyncRequest, self._sync, SMALL),
-                self._route("/grants", GrantRequest, self._grant, SMALL),
-                self._route("/records", RecordBatch, self._records, BATCH),
-                self._route("/receipts", Receipt, self._receipt, BATCH),
+                self._route("/certificate", reader(RenewRequest), self._renew, SMALL),
+                self._route("/sync", reader(SyncRequest), self._sync, SMALL),
+                self._route("/grants", reader(GrantRequest), self._grant, SMALL),
+                self._route("/records", read_batch, self._records, BATCH, even_banned=True),
+                self._route("/receipts", reader(Receipt), self._receipt, BATCH, even_banned=True),
                 Route(f"{API}/events", self._events, methods=["GET"]),
             ],
             exception_handlers={404: _not_found, 405: _not_found},
         )
 
-    def _route(self, path: str, kind: type[M], handler: "Handler[M]", limit: int) -> Route:
+    def _route(
+        self, path: str, read: Callable[[bytes], M], handler: "Handler[M]", limit: int, *, even_banned: bool = False
+    ) -> Route:
         async def endpoint(request: Request) -> Response:
             try:
-                machine, peer = self._admit(request)
-                answer = await handler(machine, peer, decode(await read_body(request, limit), kind))
+                machine, peer = self._admit(request, even_banned)
+                if machine.banned:
+                    self._last_words.require_room(machine.id)
+                body = await read_body(request, limit)
+                if machine.banned:
+                    self._last_words.took(machine.id, len(body))
+                answer = await handler(machine, peer, read(body))
             except Exception as exc:
                 return failure(exc)
             return Response(status_code=204) if answer is None else message(answer)
 
         return Route(API + path, endpoint, methods=["POST"])
 
-    def _admit(self, request: Request) -> tuple[Machine, Peer]:
+    def _admit(self, request: Request, even_banned: bool = False) -> tuple[Machine, Peer]:
         peer: Peer | None = request.state.peer
         if peer is None:
             raise Denied("the client certificate is not a machine's")
-        return self._service.machines.admit(peer, self._service.clock()), peer
+        return self._service.machines.admit(peer, self._service.clock(), even_banned=even_banned), peer
 
     async def _write(self, act: Callable[[Change], T]) -> T:
         return await asyncio.wrap_future(self._service.writer.submit(act))
@@ -124,8 +134,10 @@ class AgentPort:
                 return service.grants.seal(machine, request.file.file_id, granted)
 
     async def _records(self, machine: Machine, _: Peer, batch: RecordBatch) -> Message:
-        take = self._service.intake.take
-        return _raised(await self._write(lambda change: take(change, machine.id, machine.persons_ever, batch)))
+        take, banned = self._service.intake.take, machine.banned
+        wanted = partial(take, machine=machine.id, persons=machine.persons_ever, batch=batch, banned=banned)
+        receipt = _raised(await self._write(wanted))
+        return RecordReceipt(receipt.acknowledged, banned=self._service.machines.get(machine.id).banned)
 
     async def _receipt(self, machine: Machine, peer: Peer, receipt: Receipt) -> None:
         receipts.check(receipt, peer.public_key)

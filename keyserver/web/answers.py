@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from keyserver.errors import Banned, KeyServerError, Malformed, NotReady, Stalled, TooLarge
-from keyserver.messages import Failure, Message
+from keyserver.messages import Failure, Message, RecordBatch
 
 M = TypeVar("M", bound=Message)
 
@@ -47,6 +48,19 @@ def decode(body: bytes, kind: type[M]) -> M:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise Malformed(f"not a {kind.__name__}: {exc}") from None
+
+
+def reader(kind: type[M]) -> Callable[[bytes], M]:
+    """`decode` of one kind."""
+    return lambda body: decode(body, kind)
+
+
+def read_batch(body: bytes) -> RecordBatch:
+    """Raises `Malformed`."""
+    try:
+        return RecordBatch.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise Malformed(f"not a RecordBatch: {exc}") from None
 
 
 def message(body: Message) -> Response:

@@ -3,14 +3,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from fsdriver.content import MAGIC
-from keyserver.home import Home
-from keyserver.service import KeyService, unseal
-from keyserver.store.database import Store
 from tests.endtoend.company import ROOT, CommandFailed, eventually
 from tests.endtoend.program import Refused
 
@@ -137,19 +133,8 @@ def test_unseal_needs_a_key_and_nothing_else(company, program, tmp_path):
     program.put(company.drive / "clients/sealed.txt", text)
     copy = tmp_path / "copy"
     copy.write_bytes((company.drive / "clients/sealed.txt").read_bytes())
-    store = Store(company.server_home / "keyserver.db", read_only=True)
-    try:
-        service = KeyService(store, unseal(Home(company.server_home)), time.time)
-        row = next(row for row in service.labels.labels.values() if row.qualified == "office/clients")
-        keys = [
-            {"id": row.key_id, "version": version, "key": bytes(key).hex()}
-            for version, key in service.labels.versions(row.id).items()
-        ]
-    finally:
-        service.writer._connection.close()  # one that stays open would show this process an old log for ever
-        store.close()
     key_file = tmp_path / "keys.json"
-    key_file.write_text(json.dumps({"label_keys": keys}))
+    company.keyserver("key", "export", "office/clients", "--out", key_file)
     company.fsdriver("unseal", copy, "--key-file", key_file, "-o", tmp_path / "plain")
     assert (tmp_path / "plain").read_text() == text
     key_file.write_text("{}")

@@ -40,12 +40,12 @@ def shipped(spool, **limits):
         for seq, text in enumerate(batch.records, batch.first):
             record = msgspec.json.decode(text, type=Record)
             assert record.seq == seq
-            assert msgspec.json.encode(record).decode() == text
-            chain = hashlib.sha256(chain + text.encode()).digest()
+            assert msgspec.json.encode(record) == text
+            chain = hashlib.sha256(chain + text).digest()
             records.append(record)
-        spool.acknowledge(batch.first + len(batch.records) - 1)
+        spool.acknowledge(batch.first + len(batch) - 1)
         after = spool.batch(**limits)
-        assert after is None or (after.first, after.chain) == (batch.first + len(batch.records), chain)
+        assert after is None or (after.first, after.chain) == (batch.first + len(batch), chain)
     return records
 
 
@@ -341,7 +341,7 @@ def fill():
         return done
 first = fill()
 while batch := spool.batch(records=20):
-    spool.acknowledge(batch.first + len(batch.records) - 1)
+    spool.acknowledge(batch.first + len(batch) - 1)
 second = fill()
 assert spool.last == first + second
 print(first, second)
@@ -368,9 +368,9 @@ for number in range(int(sys.argv[2])):
     spool.append("open", detail=f"{{sys.argv[3]}}-{{number}}")
     os.write(1, b"%d\\n" % number)
     while number % 5 == 4 and (batch := spool.batch(records=4)):
-        with open(sys.argv[1] + ".server", "a") as server:
-            server.write("".join(text + "\\n" for text in batch.records))
-        spool.acknowledge(batch.first + len(batch.records) - 1)
+        with open(sys.argv[1] + ".server", "ab") as server:
+            server.write(batch.lines)
+        spool.acknowledge(batch.first + len(batch) - 1)
 """
 
 

@@ -66,7 +66,8 @@ class Brain:
         self.offline = 0.0
         self.events = 1
         self.grants: dict[bytes, tuple[m.LeaseGrant, dict[int, SecretKey]]] = {}
-        self.records: list[str] = []
+        self.records: list[bytes] = []
+        self.banned = False
         self.syncs = 0
         self.refusal: tuple[int, m.Failure] | None = None
         self.receipts: list[m.Receipt] = []
@@ -87,13 +88,13 @@ class Brain:
         return m.SyncResponse(now, bundle, self.logins, leases, self.events)
 
     def take(self, body):
-        if self.refusal:
+        if self.refusal and not self.banned:
             return self.refusal
-        batch = msgspec.json.decode(body, type=m.RecordBatch)
+        batch = m.RecordBatch.decode(body)
         if batch.first > len(self.records) + 1:
             return failure(409, "conflict")
         self.records[batch.first - 1 :] = batch.records
-        return m.RecordReceipt(len(self.records))
+        return m.RecordReceipt(len(self.records), self.banned)
 
     def receipt(self, body):
         self.receipts.append(msgspec.json.decode(body, type=m.Receipt))
@@ -349,7 +350,7 @@ def test_a_restart_without_the_server_has_policy_but_no_keys(world):
     assert ("bundle", 1) not in world.filesystem.told
 
 
-@pytest.mark.parametrize("learned", ["sync", "push", "grant", "records"])
+@pytest.mark.parametrize("learned", ["sync", "push", "grant", "records", "records taken"])
 def test_a_ban_forgets_everything_at_once(world, learned):
     world.start()
     eventually(lambda: world.server.answers.streams)
@@ -364,8 +365,11 @@ def test_a_ban_forgets_everything_at_once(world, learned):
         world.server.answers.by_path["/grants"] = lambda body: banned
         with pytest.raises(GrantRefused):
             ask(world)
-    else:
+    elif learned == "records":
         world.server.answers.by_path["/records"] = lambda body: banned
+        world.spool.append("open")
+    else:
+        world.brain.banned = True
         world.spool.append("open")
     eventually(lambda: ("logins", {}) in world.filesystem.told, 2)  # the last that a ban does
     assert secret.wiped
@@ -376,6 +380,24 @@ def test_a_ban_forgets_everything_at_once(world, learned):
     world.open()
     assert world.client.logins == {}
     world.start()
+
+
+def test_a_banned_machine_hands_in_its_last_records_and_receipts(world):
+    world.start()
+    (lease,) = (grant.lease for grant, *_ in world.brain.grants.values())
+    world.spool.append("open", detail="before")
+    assert world.client.flush(5)
+    world.brain.banned = True
+    world.brain.refusal = failure(403, "banned")
+    world.push("banned")
+    eventually(lambda: world.client.status().state == "banned")
+    world.spool.append("close", detail="after")
+    assert world.client.flush(5)
+    assert [msgspec.json.decode(record)["detail"] for record in world.brain.records] == ["before", "after"]
+    eventually(lambda: [receipt.leases for receipt in world.brain.receipts] == [(lease,)])
+    world.spool.append("unmount", detail="last")
+    world.client.stop()
+    assert msgspec.json.decode(world.brain.records[-1])["detail"] == "last"
 
 
 def ask(world, **options):

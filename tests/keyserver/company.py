@@ -124,14 +124,14 @@ class TestMachine:
 
     def batch(self, count: int, *, user: str = "li", event: str = "open") -> RecordBatch:
         """The next `count` records of this machine."""
-        first, before, texts = self.seq + 1, self.chain, []
+        first, before, bodies = self.seq + 1, self.chain, []
         for _ in range(count):
             self.seq += 1
             record = Record(seq=self.seq, time=rfc3339(NOON), machine=self.id, event=event, user=user)
             body = encode(record)
             self.chain = link(self.chain, body)
-            texts.append(body.decode())
-        return RecordBatch(first, before, tuple(texts))
+            bodies.append(body)
+        return RecordBatch.of(first, before, bodies)
 
 
 def make_csr(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:

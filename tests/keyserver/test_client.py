@@ -144,16 +144,28 @@ def test_closing_ends_a_call_on_another_thread(company, server):
     assert errors
 
 
+def test_closing_ends_what_is_just_being_connected(company, server, monkeypatch):
+    agent = machine(company, server.url)
+    connect = tls_connection.Connection.connect
+
+    def closed_meanwhile(connection):
+        agent.close()
+        connect(connection)
+
+    monkeypatch.setattr(tls_connection.Connection, "connect", closed_meanwhile)
+    with pytest.raises(client.Unreachable):
+        agent.events(0)
+    assert not agent._connections._busy
+
+
 def test_many_threads_share_a_client(company, server):
-    server.answers.by_path["/records"] = lambda body: m.RecordReceipt(
-        msgspec.json.decode(body, type=m.RecordBatch).first
-    )
+    server.answers.by_path["/records"] = lambda body: m.RecordReceipt(m.RecordBatch.decode(body).first)
     agent = machine(company, server.url)
     wrong = []
 
     def call(first):
         for _ in range(10):
-            if agent.records(m.RecordBatch(first, b"", ())).acknowledged != first:
+            if agent.records(m.RecordBatch(first, b"", b"")).acknowledged != first:
                 wrong.append(first)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(6)]

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from keyserver.auditlog.verify import verify_log
@@ -46,14 +47,14 @@ def test_only_what_is_new_in_an_overlapping_batch_is_stored(company, machine, ta
     take(first)
     second = machine.batch(2)
     size = company.service.log.size
-    assert take(RecordBatch(1, first.chain, first.records + second.records)) == RecordReceipt(5)
+    assert take(RecordBatch(1, first.chain, first.lines + second.lines)) == RecordReceipt(5)
     assert company.service.log.size == size + 2
     verified(company)
 
 
 def test_an_empty_batch_asks_how_far_the_server_is(machine, take):
     take(machine.batch(4))
-    assert take(RecordBatch(1, bytes(32), ())) == RecordReceipt(4)
+    assert take(RecordBatch(1, bytes(32), b"")) == RecordReceipt(4)
 
 
 def test_a_gap_is_refused_and_recorded_once(company, machine, take):
@@ -69,7 +70,7 @@ def test_a_gap_is_refused_and_recorded_once(company, machine, take):
 
 
 def forged(batch, **changes):
-    return RecordBatch(**({"first": batch.first, "chain": batch.chain, "records": batch.records} | changes))
+    return msgspec.structs.replace(batch, **changes)
 
 
 def test_a_broken_chain_is_refused(company, machine, take):
@@ -97,9 +98,9 @@ def test_a_chain_begins_with_zeros(machine, take):
     ("batch", "error"),
     [
         (TestMachine(id="0" * 32).batch(1), Denied),
-        (RecordBatch(0, bytes(32), ("{}",)), Malformed),
-        (RecordBatch(1, bytes(32), ("{}",)), Malformed),
-        (RecordBatch(1, bytes(32), ("{}",) * 5001), Malformed),
+        (RecordBatch(0, bytes(32), b"{}\n"), Malformed),
+        (RecordBatch(1, bytes(32), b"{}\n"), Malformed),
+        (RecordBatch(1, bytes(32), b"{}\n" * 5001), Malformed),
     ],
 )
 def test_claims_that_are_not_the_machines_own_are_refused(take, batch, error):
@@ -119,4 +120,4 @@ def test_records_of_who_was_mapped_before_are_taken(company, machine, take):
 
 def test_numbers_within_a_batch_are_consecutive(machine, take):
     batch = machine.batch(3)
-    assert isinstance(take(forged(batch, records=batch.records[::2])), Conflict)
+    assert isinstance(take(RecordBatch.of(batch.first, batch.chain, batch.records[::2])), Conflict)

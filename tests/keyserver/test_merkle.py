@@ -53,6 +53,16 @@ def test_a_compact_range_has_the_root_of_the_whole_tree(size):
     assert CompactRange.load(tree.size, tree.packed).root() == tree.root()
 
 
+@patient
+@given(st.lists(st.integers(0, 600), max_size=4))
+def test_many_leaves_at_once_make_the_same_tree(counts):
+    one, many = CompactRange(), CompactRange()
+    for count in counts:
+        new = LEAVES[:count]
+        assert sorted(many.extend(new)) == sorted(subtree for leaf in new for subtree in one.append(leaf))
+        assert (many.size, many.roots) == (one.size, one.roots)
+
+
 def test_stored_subtrees_are_the_roots_of_complete_subtrees():
     tree, hashes, stored = CompactRange(), leaves(1000), []
     for leaf in hashes:

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from keyserver import client as c
+from keyserver import last_words
+from keyserver.auditlog.reader import read_records
 from keyserver.ca.authority import Authority
 from keyserver.client import AgentClient, JoinToken, enrol
 from keyserver.messages import (
@@ -23,11 +25,13 @@ from keyserver.messages import (
     ProgramClaim,
     PushEvent,
     Receipt,
+    RecordReceipt,
     RenewRequest,
     SyncRequest,
 )
 from keyserver.receipts import signed_text
 from keyserver.sealing import Binding
+from keyserver.store.records import RecordFilter
 from keyserver.tls_connection import client_context
 from tests.keyserver.company import PASSWORD, SHA, Clock, TestMachine, found_home, make_csr, one_commit, serving
 
@@ -189,6 +193,44 @@ def test_a_ban_ends_streams_and_requests_at_once(served, joined, stream):
         client.sync(SyncRequest(0, 0))
     with pytest.raises(c.Banned):
         client.events(0)
+
+
+def test_a_banned_machine_may_hand_in_evidence_and_nothing_else(served, joined):
+    machine, client = joined
+    lease = client.sync(SyncRequest(0, 0)).leases[0].lease
+    client.records(machine.batch(2))
+    served.write(lambda change: served.service.ban(change, machine.id, "admin"))
+    assert client.records(machine.batch(2)) == RecordReceipt(4, banned=True)
+    assert client.records(machine.batch(1, event="close")).acknowledged == 5
+    signature = machine.key.sign(signed_text((lease,), 12.5), ec.ECDSA(hashes.SHA256()))
+    client.receipt(Receipt((lease,), 12.5, signature))
+    for refused in (
+        lambda: client.sync(SyncRequest(0, 0)),
+        lambda: client.renew(RenewRequest(machine.csr())),
+        lambda: client.events(0),
+        lambda: client.grant(GrantRequest(1, "li", ProgramClaim("/usr/bin/office"), "read", FileFacts("", "", "/x"))),
+    ):
+        with pytest.raises(c.Banned):
+            refused()
+    with served.service.store.read() as rows:
+        events = [record.event for record in read_records(rows, RecordFilter())]
+    ban = len(events) - events[::-1].index("ban")
+    assert [event for event in events[ban:] if event != "revoke"] == [
+        "records-after-ban",
+        "open",
+        "open",
+        "close",
+        "forgotten",
+    ]
+
+
+def test_a_banned_machine_cannot_fill_the_log(served, joined, monkeypatch):
+    machine, client = joined
+    served.write(lambda change: served.service.ban(change, machine.id, "admin"))
+    monkeypatch.setattr(last_words, "ALLOWANCE", 3000)
+    assert client.records(machine.batch(20)).acknowledged == 20
+    with pytest.raises(c.Banned, match="handed in all"):
+        client.records(machine.batch(1))
 
 
 def test_revoking_pushes_and_takes_the_lease_away(served, joined, stream):

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from fsdriver.content.keyfile import KeyFile
 from keyserver import client as c
 from keyserver.client import AgentClient, JoinToken, enrol
 from keyserver.home import Home
@@ -220,7 +222,7 @@ def test_kill_9_during_ingest_loses_nothing_acknowledged(home):
         assert ask(home, "audit", "verify")["records"] > acknowledged
         url = json.loads((home / "addresses.json").read_text())["agent_url"]
         again = AgentClient(url, (home / "authority.pem").read_text(), machine.certificate, machine.key)
-        kept = again.records(RecordBatch(1, bytes(32), ())).acknowledged
+        kept = again.records(RecordBatch(1, bytes(32), b"")).acknowledged
         assert acknowledged <= kept <= acknowledged + 50
         again.close()
 
@@ -236,6 +238,57 @@ def test_a_tampered_log_is_exit_code_7_and_names_the_row(home, tmp_path):
     failed = keyserver(copy, "audit", "verify", code=7)
     assert "row 0" in failed.stderr
     assert failed.stdout == ""
+
+
+def test_a_labels_keys_go_into_a_file_once_and_not_without_a_record(home, server, tmp_path):
+    keyserver(home, "key", "rotate", "sales/contracts")
+    out = tmp_path / "contracts.keys"
+    said = keyserver(home, "key", "export", "sales/contracts", "--out", str(out), "-o", "json")
+    assert "opens every file of sales/contracts" in said.stderr
+    exported = json.loads(said.stdout)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    root, store = unseal(Home(home)), Store(Home(home).database, read_only=True)
+    with store.read() as rows:
+        labels = LabelKeys(root, rows)
+    store.close()
+    key_id = bytes.fromhex(labels.label(exported["id"]).key_id)
+    versions = labels.versions(exported["id"])
+    assert KeyFile.load(out).label_keys == {(key_id, number): bytes(key) for number, key in versions.items()}
+    assert list(versions) == exported["versions"] == [1, 2]
+    (record,) = ask(home, "audit", "list", "--event", "key-exported")
+    assert record["user"] == "admin"
+    assert "name=sales/contracts" in record["detail"]
+    assert "versions=1,2" in record["detail"]
+
+    before = out.read_bytes()
+    assert "already" in keyserver(home, "key", "export", "sales/contracts", "--out", str(out), code=5).stderr
+    assert out.read_bytes() == before
+    other = tmp_path / "other.keys"
+    keyserver(home, "key", "export", "sales/nothing", "--out", str(other), code=4)
+    keyserver(home, "key", "export", "sales/contracts", "--out", str(tmp_path / "no" / "folder"), code=4)
+    assert not other.exists()
+    assert len(ask(home, "audit", "list", "--event", "key-exported")) == 1
+
+
+def test_without_the_running_server_no_key_is_exported(home, tmp_path):
+    keyserver(home, "key", "export", "sales/contracts", "--out", str(tmp_path / "keys"), code=6)
+    assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize("words", [["user", "add"], ["key"], ["serve"], ["audit", "list"], []])
+def test_help_needs_no_home(words, monkeypatch):
+    monkeypatch.delenv("KEYSERVER_HOME", raising=False)
+    command = [sys.executable, "-m", "keyserver", *words]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Usage: keyserver" in shown.stdout
+
+
+def test_a_command_needs_a_home(monkeypatch):
+    monkeypatch.delenv("KEYSERVER_HOME", raising=False)
+    done = subprocess.run([sys.executable, "-m", "keyserver", "user", "list"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--home" in done.stderr
 
 
 def test_nothing_secret_lies_in_the_home(home, server):

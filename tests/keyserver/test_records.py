@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyserver.auditlog.records import encode, parse, rfc3339
+from keyserver.auditlog.records import encode, parse, parse_lines, rfc3339
 from keyserver.errors import Malformed
 from keyserver.messages import FilePath, Record
 from tests.keyserver.company import NOON
@@ -47,3 +47,31 @@ def test_anything_but_the_canonical_form_is_malformed(text):
     parse(GOOD)
     with pytest.raises(Malformed):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        GOOD + "\n" + GOOD,
+        "\n",
+        GOOD + "\n\n",
+        GOOD + "\r\n",
+        " " + GOOD + "\n",
+        GOOD + GOOD + "\n",
+        GOOD + "\n" + GOOD.replace('"seq":1', '"seq": 2') + "\n",
+        GOOD + "\n" + GOOD.replace(".000000Z", ".00000Z") + "\n",
+        GOOD + "\n" + GOOD.replace("}", ',"detail":"' + "x" * 70_000 + '"}') + "\n",
+        GOOD + "\n" + GOOD.replace("open", "\xff") + "\n",
+    ],
+)
+def test_many_records_are_malformed_if_one_is(lines):
+    with pytest.raises(Malformed):
+        parse_lines(lines.encode("latin-1"))
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5))
+def test_many_records_are_what_each_alone_is(texts):
+    bodies = [encode(Record(n, rfc3339(NOON), "m", "copy", detail=text)) for n, text in enumerate(texts)]
+    records, parts = parse_lines(b"".join(body + b"\n" for body in bodies))
+    assert (list(zip(records, parts, strict=True))) == [parse(body) for body in bodies]
