@@ -119,7 +119,7 @@ def _send(connection: socket.socket, stream: Iterator[bytes]) -> None:
 
 
 def ask(home: Path, method: str, **arguments: Any) -> Any:
-    """The running drive's answer. Errors: ControlError (not running, refused, ...)."""
+    """The running drive's answer. Errors: ControlError (NOT_READY: none runs, or it ended before it answered)."""
     with _connected(home) as connection, connection.makefile("rb") as answers:
         return _asked(connection, answers, method, arguments)
 
@@ -129,7 +129,10 @@ def ask_for_bytes(home: Path, method: str, **arguments: Any) -> Iterator[bytes]:
     with _connected(home) as connection, connection.makefile("rb") as answers:
         left = int(_asked(connection, answers, method, arguments))
         while left:
-            block = answers.read(min(left, 1 << 20))
+            try:
+                block = answers.read(min(left, 1 << 20))
+            except OSError:
+                block = b""
             if not block:
                 raise ControlError("the drive broke off: what was written is not whole")
             left -= len(block)
@@ -148,16 +151,23 @@ def _connected(home: Path) -> socket.socket:
         ) from None
     except OSError as exc:
         connection.close()
-        raise ControlError(f"{home / SOCKET}: {exc.strerror}", ExitCode.DENIED) from None
+        code = ExitCode.DENIED if isinstance(exc, PermissionError) else ExitCode.FAILED
+        raise ControlError(f"{home / SOCKET}: {exc.strerror}", code) from None
     return connection
 
 
 def _asked(connection: socket.socket, answers: Any, method: str, arguments: dict[str, Any]) -> Any:
-    connection.sendall(json.dumps({"method": method, **arguments}).encode() + b"\n")
     try:
-        answer = json.loads(answers.readline(_LINE_MAX * 16))
-    except (ValueError, OSError) as exc:
-        raise ControlError(f"the drive did not answer: {exc}") from exc
+        connection.sendall(json.dumps({"method": method, **arguments}).encode() + b"\n")
+        line = answers.readline(_LINE_MAX * 16)
+    except TimeoutError:
+        raise ControlError(f"the drive has not answered for {connection.gettimeout():g} seconds") from None
+    except OSError as exc:
+        line = b""
+        log.debug("the drive has gone: %s", exc)
+    if not line.endswith(b"\n"):  # a daemon that is killed lets go of its socket wherever it is
+        raise ControlError("the drive is not running: it ended before it had answered", ExitCode.NOT_READY)
+    answer = json.loads(line)
     if "ok" not in answer:
         raise ControlError(str(answer.get("error")), ExitCode(answer.get("code", 1)))
     return answer["ok"]
