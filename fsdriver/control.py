@@ -2,7 +2,8 @@
 
 One request a connection: a line of JSON, answered by a line of JSON (`{"ok": ...}` or `{"error": ..., "code": ...}`),
 after which an export's bytes follow. The home is 0700, so only its owner and root reach the socket; the kernel says who
-the peer is (SO_PEERCRED).
+the peer is (SO_PEERCRED). A socket's address holds 107 bytes, a home's path any number: the address goes through a
+descriptor of the home.
 """
 
 import json
@@ -12,6 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +60,8 @@ class ControlServer:
     def start(self) -> None:
         """Listen. A socket left by a daemon that died is replaced; the store's lock keeps a live one away."""
         self._path.unlink(missing_ok=True)
-        self._socket.bind(str(self._path))
+        with _address(self._path.parent) as address:
+            self._socket.bind(address)
         os.chmod(self._path, 0o600)
         self._socket.listen(16)
         self._thread.start()
@@ -143,7 +146,8 @@ def _connected(home: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_PATIENCE * 4)
     try:
-        connection.connect(str(home / SOCKET))
+        with _address(home) as address:
+            connection.connect(address)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         raise ControlError(
@@ -154,6 +158,16 @@ def _connected(home: Path) -> socket.socket:
         code = ExitCode.DENIED if isinstance(exc, PermissionError) else ExitCode.FAILED
         raise ControlError(f"{home / SOCKET}: {exc.strerror}", code) from None
     return connection
+
+
+@contextmanager
+def _address(home: Path) -> Iterator[str]:
+    """The socket's address, however long the path of its home."""
+    directory = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{SOCKET}"
+    finally:
+        os.close(directory)
 
 
 def _asked(connection: socket.socket, answers: Any, method: str, arguments: dict[str, Any]) -> Any:

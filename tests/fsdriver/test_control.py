@@ -1,6 +1,7 @@
 import select
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -8,14 +9,20 @@ from fsdriver.control import SOCKET, ControlError, ControlServer, Method, ask, a
 from fsdriver.exitcodes import ExitCode
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A drive's control socket: its methods, for the test to fill in."""
+@contextmanager
+def served(home):
+    """A drive's control socket in `home`: its methods, for the test to fill in."""
     methods: dict[str, Method] = {}
-    server = ControlServer(tmp_path, methods)
+    server = ControlServer(home, methods)
     server.start()
     yield methods
     server.stop()
+
+
+@pytest.fixture
+def server(tmp_path):
+    with served(tmp_path) as methods:
+        yield methods
 
 
 @pytest.fixture
@@ -58,6 +65,19 @@ def test_a_refusal_has_its_exit_code(server, tmp_path):
     with pytest.raises(ControlError, match="not you") as failed:
         ask(tmp_path, "refused")
     assert failed.value.code == ExitCode.DENIED
+
+
+@pytest.mark.parametrize("length", [90, 107, 108, 255, 1000])
+def test_a_home_with_a_long_path(tmp_path, length):
+    home = tmp_path
+    while (left := length - len(f"{home}/{SOCKET}")) > 1:
+        home /= "x" * min(left - 1, 200)
+    home.mkdir(parents=True, exist_ok=True)
+    with served(home) as methods:
+        methods["where"] = lambda request, peer: ("here", None)
+        assert ask(home, "where") == "here"
+        assert (home / SOCKET).stat().st_mode & 0o777 == 0o600
+    assert not (home / SOCKET).exists()
 
 
 def test_nobody_listens(tmp_path):
