@@ -95,7 +95,17 @@ class Requests:
         if inode is not None and inode.is_regular:
             label = self._drive.files.label(inode)
         language: Literal["en", "zh"] = "zh" if request.get("language") == "zh" else "en"
-        explanation = explain(bundle, person, program, path, action, self._drive.now(), label=label, language=language)
+        explanation = explain(
+            bundle,
+            person,
+            program,
+            path,
+            action,
+            self._drive.now(),
+            label=label,
+            language=language,
+            user_mount=self._config.mode == "user",
+        )
         return {
             "sentence": explanation.sentence,
             "allowed": explanation.decision.allowed,
