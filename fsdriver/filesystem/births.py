@@ -129,6 +129,7 @@ class Births:
 
             sealed = drive.files.unlock(file, key_of, may_wait=asker.may_wait)
             key = key_of(sealed.header)
+            drive.files.require_writable(file)
             sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
             inode.label_id = label.id
         drive.recorder.record(

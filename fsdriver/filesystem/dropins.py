@@ -175,11 +175,15 @@ class DropIns:
         try:
             if not dropin.settled and not dropin.given_up:
                 self._complete(dropin)
+        except OSError as exc:
+            dropin.given_up = f"what was written last is not in the store: {exc.strerror}"
+            raise
         finally:
             detail = dropin.given_up or ("stored as the sealed file it is" if dropin.settled else "")
             try:
                 if dropin.temporary is not None:
-                    self._discard(dropin)
+                    with suppress(OSError):  # what stays there goes at the next mount
+                        self._discard(dropin)
                 drive.recorder.record(
                     "close",
                     dropin.caller,

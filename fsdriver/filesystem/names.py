@@ -75,7 +75,11 @@ class Names:
         if os.stat(inode.name, dir_fd=source.fd, follow_symlinks=False).st_ino != inode.ino:
             raise NodeVanished(f"{inode.name!r} is another file now")
         self._record_link(asker, inode, parent, event.name)
-        os.link(inode.name, event.name, src_dir_fd=source.fd, dst_dir_fd=fd.fd, follow_symlinks=False)
+        try:
+            os.link(inode.name, event.name, src_dir_fd=source.fd, dst_dir_fd=fd.fd, follow_symlinks=False)
+        except OSError as exc:
+            self._undone("create", asker, inode, parent, event.name, exc)
+            raise
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         view = event.oldnodeid & 1
         inode = drive.inodes.remember(parent, event.name, found)
@@ -118,7 +122,11 @@ class Names:
         begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
         drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
-        os.unlink(event.name, dir_fd=fd.fd)
+        try:
+            os.unlink(event.name, dir_fd=fd.fd)
+        except OSError as exc:
+            self._undone("delete", asker, inode, parent, event.name, exc)
+            raise
         gone(drive, inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY
 
@@ -173,8 +181,15 @@ class Names:
         if victim is not None and event.flags == RENAME_EXCHANGE:
             self._record_move(asker, victim, target_parent, event.newname, parent, event.name)
         replaced = victim if event.flags != RENAME_EXCHANGE else None
-        with replacing(drive, replaced, target_parent, event.newname):
-            _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+        try:
+            with replacing(drive, replaced, target_parent, event.newname):
+                _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+        except OSError as exc:
+            self._undone("rename", asker, inode, parent, event.name, exc)
+            if victim is not None:
+                what = "rename" if event.flags == RENAME_EXCHANGE else "delete"
+                self._undone(what, asker, victim, target_parent, event.newname, exc)
+            raise
         moved = [(inode, target_parent, event.newname)]
         if victim is not None and event.flags == RENAME_EXCHANGE:
             moved.append((victim, parent, event.name))
@@ -185,6 +200,11 @@ class Names:
         for one, _, _ in moved:
             drive.files.moved(one)
         return replies.EMPTY
+
+    def _undone(self, event: str, asker: Asker, inode: Inode, parent: Inode, name: bytes, exc: OSError) -> None:
+        """Of what is recorded before it happens, and did not."""
+        if inode.is_regular or (event == "rename" and inode.is_directory):
+            self._drive.undone(event, asker.caller, inode, self._drive.directories.child_path(parent, name), exc)
 
     def _record_move(
         self, asker: Asker, inode: Inode, parent: Inode, name: bytes, target_parent: Inode, newname: bytes
