@@ -22,6 +22,9 @@ from policy import Action, Label
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
+KEY_PER_FILE = "key-per-file"
+"""What a record names as the rule where a file would have to take a label whose keys are the server's own."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -121,6 +124,7 @@ class Names:
         inode = drive.inodes.remember(parent, event.name, found)
         begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
+        self._record_delete(asker, inode, parent, event.name)
         drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
         try:
             os.unlink(event.name, dir_fd=fd.fd)
@@ -177,6 +181,8 @@ class Names:
         if inode.opened is not None:
             inode.opened.commit()
         # Before it happens: what cannot be recorded is not done.
+        if victim is not None and event.flags != RENAME_EXCHANGE:
+            self._record_delete(asker, victim, target_parent, event.newname)
         self._record_move(asker, inode, parent, event.name, target_parent, event.newname)
         if victim is not None and event.flags == RENAME_EXCHANGE:
             self._record_move(asker, victim, target_parent, event.newname, parent, event.name)
@@ -229,10 +235,15 @@ class Names:
         """A label does not sink by saving: the file that takes a name takes the higher label of the two with it."""
         if not (inode.is_regular and victim.is_regular):
             return
-        files = self._drive.files
-        mine, theirs = files.label(inode), files.label(victim)
+        drive = self._drive
+        mine, theirs = drive.files.label(inode), drive.files.label(victim)
         if mine is None or theirs is None or mine.id == theirs.id or theirs.level.rank <= mine.level.rank:
             return
+        if theirs.per_file:
+            # Only the server can wrap a key with this label's, and it gives keys to files that are born with the label.
+            self._drive.refuse(
+                asker.caller, theirs, KEY_PER_FILE, Action.RENAME, inode, self._drive.directories.path(inode)
+            )
         self._births.relabel(inode, theirs, asker)
 
     # ---- who may -----------------------------------------------------------------------------------------------
@@ -262,13 +273,17 @@ class Names:
         if inode.is_directory:
             self._require_no_boundary(path)
         drive.require(asker.caller, label, Action.DELETE, inode, path)
+
+    def _record_delete(self, asker: Asker, inode: Inode, parent: Inode, name: bytes) -> None:
+        drive = self._drive
         if inode.is_regular:
+            label = drive.files.label(inode)
             standing = drive.views.standing(asker.caller, label)
             drive.recorder.record(
                 "delete",
                 asker.caller,
                 inode,
-                path=path,
+                path=drive.directories.child_path(parent, name),
                 label=label.qualified if label is not None else "unknown",
                 view=standing.view.value,
                 rule=standing.rule,
