@@ -75,6 +75,8 @@ class Requests:
             "leases": msgspec.to_builtins(keys.leases),
             "spool": {"waiting": keys.spool_waiting, "problem": keys.spool_problem},
             "certificate_expires": keys.certificate_expires,
+            "clock_rolled_back": keys.clock_rolled_back,
+            "log_problem": keys.log_problem,
             "nodes": len(drive.inodes),
             "holders": holders,
         }, None
