@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import LISTED, SECONDS, Mounted, get, listed, put, run
+from tests.mounted.mounted import LISTED, SECONDS, Mounted, get, listed, put, run, wait_until
 from tests.mounted.test_failures import small_disk
 
 pytestmark = pytest.mark.mounted
@@ -123,6 +123,11 @@ def test_a_read_only_folder_is_read_and_comes_back(own: Mounted) -> None:
         assert own.log() == ""
 
 
+def closes(drive: Mounted, path: str) -> list[str]:
+    """What the records of its closes say, beside the writer that made it."""
+    return [record.detail for record in drive.records("close") if record.file and record.file.path == path][1:]
+
+
 def test_a_disk_that_turns_read_only_loses_nothing_that_was_synced(own: Mounted) -> None:
     """As ext4 does it after an error; only a check of the disk ends that."""
     with small_disk(own.directory, 64, "store") as disk:
@@ -136,20 +141,31 @@ def test_a_disk_that_turns_read_only_loses_nothing_that_was_synced(own: Mounted)
             put(own.drive / name, name * 1000)
         holder = Holder(own.drive / "held")
         assert holder.writes("synced") == "done done done"
+        replacer = subprocess.Popen(
+            ["sh", "-c", 'exec 3>"$1" && echo half >&3 && echo begun && read line', "sh", own.drive / "h"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert replacer.stdout is not None
+        assert replacer.stdout.readline() == "begun\n"
         run(["sync", "-f", disk])
         fails.write_text("1")
+        replacer.communicate("end\n", timeout=SECONDS)
+        wait_until(lambda: closes(own, "/h"))
         assert holder.writes("not kept") == "done EROFS done"
         assert holder.closes() == "EROFS"
         assert listed(CHANGES, own.drive).split() == ["EROFS"]
         assert get(own.drive / "g") == "g" * 1000
-        closes = [record.detail for record in own.records("close") if record.file and record.file.path == "/held"]
-        assert closes[-1] == "what was written last is not in the store: Read-only file system"
+        for path in ("/held", "/h"):
+            assert closes(own, path)[-1] == "what was written last is not in the store: Read-only file system"
         own.stop()
         run(["umount", disk])
         run(["e2fsck", "-fy", own.directory / "store.image"], check=False)
         run(["mount", "-o", "loop", own.directory / "store.image", disk])
         own.start()
         assert get(own.drive / "held") == "synced" + ("held" * 1000)[6:]
+        assert get(own.drive / "h") == "h" * 1000
         assert listed(CHANGES, own.drive).split() == ["done"]
         own.stop()
         assert own.log() == ""
