@@ -13,47 +13,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from fsdriver.audit_spool import AuditSpool
-from fsdriver.filesystem import Store, build
 from fsdriver.identity import Caller, Callers
 from fsdriver.protocol import InHeader, events
 from fsdriver.serve import calm_collector
-from policy import Bundle, Person, ProgramFacts, load, read_files
-from tests.mounted.harness import COMPANY, FixedLeases, NoGrants
+from policy import ProgramFacts
+from tests.mounted.harness import built_drive
 
 HERE = Path(__file__).parent
 FACTS = ProgramFacts(path="/usr/bin/tar", packages=frozenset({"tar"}), clean=True)
 CALLER = Caller(1, 1, 0, 0, 0, FACTS, "", "/usr/bin/tar", "00" * 32, 1, "/sbin/init")
-
-
-def drive(room: Path) -> Any:
-    Callers.known = lambda self, tid, uid, **how: CALLER  # type: ignore[method-assign,assignment,misc]
-    policy = load(read_files([HERE / "policy"]))
-    bundle = Bundle.build(
-        policy,
-        number=1,
-        company=COMPANY.hex(),
-        label_ids={label.qualified: label.qualified.encode().ljust(16, b"\0")[:16] for label in policy.labels},
-        people=[Person(name="li", departments=frozenset(policy.departments))],
-    )
-    (room / "store").mkdir()
-    store = Store.open(str(room / "store"), COMPANY, "bench")
-    spool = AuditSpool(room / "spool", "bench", time.time)
-    built = build(
-        store,
-        room / "drive",
-        company=COMPANY,
-        mode="root",
-        leases=FixedLeases(),  # type: ignore[arg-type]
-        grants=NoGrants(),  # type: ignore[arg-type]
-        spool=spool,
-        now=time.time,
-    )
-    built.revocation.decide_anew(bundle, {0: "li"})
-    return built
 
 
 class Client:
@@ -104,8 +76,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="grantfs-bench-", dir="/dev/shm") as room:
-        built = drive(Path(room))
+    with tempfile.TemporaryDirectory(prefix="grantfs-bench-", dir="/dev/shm") as room, ExitStack() as drive:
+        Callers.known = lambda self, tid, uid, **how: CALLER  # type: ignore[method-assign,assignment,misc]
+        Path(room, "store").mkdir()
+        built = drive.enter_context(built_drive(Path(room), HERE / "policy", {0: "li"}))
         client = Client(built.operations)
         work(client, 200, arguments.size)
         client.spent.clear()
@@ -118,7 +92,6 @@ def main() -> None:
             work(client, arguments.files, arguments.size)
         for name, (count, spent) in client.spent.items():
             sys.stdout.write(f"{name:10} {count:7} {spent / count / 1000:7.1f} us\n")
-        built.close()
 
 
 if __name__ == "__main__":

@@ -5,16 +5,14 @@ makes it outlive a power cut. An append costs 5 us and never waits for the disk 
 percentile). Numbers have no gaps, and every record is chained to the one before it. When the bytes cannot be written
 `append` raises SpoolFailed, the request behind it is refused, and the spool is as it was before.
 
-The directory: `FIRST.seg` segments (`spool_segment.py`), `acknowledged` (what the server has), `unanswered` (requests
-whose answer is not yet given), `damaged/` (what `spool_recovery.py` moved aside), `lock`.
+The directory: `FIRST.seg` segments (`spool_segment.py`), `acknowledged` (what the server has), `running` (there until
+`close`), `damaged/` (what `spool_recovery.py` moved aside), `lock`.
 """
 
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,10 +40,9 @@ __all__ = ["AuditSpool", "path_text"]
 SEGMENT_SIZE = 4 << 20
 BATCH_RECORDS = 2000
 BATCH_BYTES = 1 << 20
-_SLOTS = 511
-_SLOT = struct.Struct("<Q")
 _BLANK = len('{"seq":0,"time":"","machine":""')
 """How an encoded record begins whose number, time and machine are blank."""
+_RUNNING = "running"
 
 
 def path_text(name: bytes) -> str:
@@ -98,8 +95,6 @@ class AuditSpool:
             self._synced = 0
             self._place: tuple[int, int] | None = None
             self._batch: tuple[int, int, bytes, list[int]] | None = None
-            self._unanswered = _open_slots(directory / "unanswered")
-            undo.callback(self._unanswered.close)
             self._record_restart(recovered.notes)
             undo.pop_all()
 
@@ -130,18 +125,6 @@ class AuditSpool:
         # fmt: on
         with self._lock:
             return self._append(said)
-
-    def begin(self, event: str, *, detail: str = "") -> int:
-        """`append` for a request that is not answered yet: a restart before `answered` names it. 0.2 us more."""
-        said = self._encode(Record(0, "", "", event, detail=detail))
-        with self._lock:
-            seq = self._last + 1
-            _SLOT.pack_into(self._unanswered, _slot(seq), seq)
-            return self._append(said)
-
-    def answered(self, seq: int) -> None:
-        """The request that `begin` numbered `seq` has its answer."""
-        _SLOT.pack_into(self._unanswered, _slot(seq), 0)
 
     def sync(self, seq: int = 0) -> None:
         """Returns when record `seq` (0: the newest) is safe from a power cut. Threads that wait share one sync.
@@ -318,8 +301,8 @@ class AuditSpool:
             self._closed = True
         with self._sync_lock, _spool_failure():
             if not self._broken:
-                _SLOT.pack_into(self._unanswered, 0, 0)
-            self._unanswered.close()
+                with contextlib.suppress(OSError):  # a mark that stays is a restart record too many
+                    (self._directory / _RUNNING).unlink()
             for fd in (self._fd, self._acknowledged_fd, self._lock_fd):
                 os.close(fd)
 
@@ -361,34 +344,14 @@ class AuditSpool:
 
     def _record_restart(self, notes: list[str]) -> None:
         """The first record after a run that did not end with `close`."""
-        (running,) = _SLOT.unpack_from(self._unanswered, 0)
-        slots = struct.unpack_from(f"<{_SLOTS}Q", self._unanswered, 8)
-        waiting = sorted(seq for seq in slots if 0 < seq <= self._last)
-        _SLOT.pack_into(self._unanswered, 0, 1)
-        self._unanswered[8:] = bytes(len(self._unanswered) - 8)
-        if running or notes:
-            if waiting:
-                notes = [*notes, f"unanswered: {','.join(map(str, waiting))}"]
+        running = self._directory / _RUNNING
+        if running.exists() or notes:
             with self._lock:
                 self._append(self._encode(Record(0, "", "", "restart", detail="; ".join(notes))))
+        running.touch(mode=0o600)
 
     def _damaged(self, seq: int, detail: str) -> Record:
         return Record(seq, self._timestamp().decode(), self._machine, "damaged", detail=detail)
-
-
-def _slot(seq: int) -> int:
-    return 8 + seq % _SLOTS * 8
-
-
-def _open_slots(path: Path) -> mmap.mmap:
-    """Number 0 is the running mark; the others hold the numbers of unanswered records. Shared memory outlives kill."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        # Allocated now: a store into a hole of a full disk would be SIGBUS.
-        os.posix_fallocate(fd, 0, 8 * (1 + _SLOTS))
-        return mmap.mmap(fd, 8 * (1 + _SLOTS))
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -52,11 +52,6 @@ class ServerClock:
             self._was_set = True
 
     @property
-    def from_server(self) -> bool:
-        """The server has said the time since this process started."""
-        return self._was_set
-
-    @property
     def rolled_back(self) -> bool:
         """The wall clock, before the server's first answer, or else the server's, was found turned back."""
         return self._rolled_back

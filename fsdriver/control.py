@@ -2,7 +2,8 @@
 
 One request a connection: a line of JSON, answered by a line of JSON (`{"ok": ...}` or `{"error": ..., "code": ...}`),
 after which an export's bytes follow. The home is 0700, so only its owner and root reach the socket; the kernel says who
-the peer is (SO_PEERCRED).
+the peer is (SO_PEERCRED). A socket's address holds 107 bytes, a home's path any number: the address goes through a
+descriptor of the home.
 """
 
 import json
@@ -12,6 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +60,8 @@ class ControlServer:
     def start(self) -> None:
         """Listen. A socket left by a daemon that died is replaced; the store's lock keeps a live one away."""
         self._path.unlink(missing_ok=True)
-        self._socket.bind(str(self._path))
+        with _address(self._path.parent) as address:
+            self._socket.bind(address)
         os.chmod(self._path, 0o600)
         self._socket.listen(16)
         self._thread.start()
@@ -119,7 +122,7 @@ def _send(connection: socket.socket, stream: Iterator[bytes]) -> None:
 
 
 def ask(home: Path, method: str, **arguments: Any) -> Any:
-    """The running drive's answer. Errors: ControlError (not running, refused, ...)."""
+    """The running drive's answer. Errors: ControlError (NOT_READY: none runs, or it ended before it answered)."""
     with _connected(home) as connection, connection.makefile("rb") as answers:
         return _asked(connection, answers, method, arguments)
 
@@ -129,7 +132,10 @@ def ask_for_bytes(home: Path, method: str, **arguments: Any) -> Iterator[bytes]:
     with _connected(home) as connection, connection.makefile("rb") as answers:
         left = int(_asked(connection, answers, method, arguments))
         while left:
-            block = answers.read(min(left, 1 << 20))
+            try:
+                block = answers.read(min(left, 1 << 20))
+            except OSError:
+                block = b""
             if not block:
                 raise ControlError("the drive broke off: what was written is not whole")
             left -= len(block)
@@ -140,7 +146,8 @@ def _connected(home: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(_PATIENCE * 4)
     try:
-        connection.connect(str(home / SOCKET))
+        with _address(home) as address:
+            connection.connect(address)
     except (FileNotFoundError, ConnectionRefusedError):
         connection.close()
         raise ControlError(
@@ -148,16 +155,33 @@ def _connected(home: Path) -> socket.socket:
         ) from None
     except OSError as exc:
         connection.close()
-        raise ControlError(f"{home / SOCKET}: {exc.strerror}", ExitCode.DENIED) from None
+        code = ExitCode.DENIED if isinstance(exc, PermissionError) else ExitCode.FAILED
+        raise ControlError(f"{home / SOCKET}: {exc.strerror}", code) from None
     return connection
 
 
-def _asked(connection: socket.socket, answers: Any, method: str, arguments: dict[str, Any]) -> Any:
-    connection.sendall(json.dumps({"method": method, **arguments}).encode() + b"\n")
+@contextmanager
+def _address(home: Path) -> Iterator[str]:
+    """The socket's address, however long the path of its home."""
+    directory = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        answer = json.loads(answers.readline(_LINE_MAX * 16))
-    except (ValueError, OSError) as exc:
-        raise ControlError(f"the drive did not answer: {exc}") from exc
+        yield f"/proc/self/fd/{directory}/{SOCKET}"
+    finally:
+        os.close(directory)
+
+
+def _asked(connection: socket.socket, answers: Any, method: str, arguments: dict[str, Any]) -> Any:
+    try:
+        connection.sendall(json.dumps({"method": method, **arguments}).encode() + b"\n")
+        line = answers.readline(_LINE_MAX * 16)
+    except TimeoutError:
+        raise ControlError(f"the drive has not answered for {connection.gettimeout():g} seconds") from None
+    except OSError as exc:
+        line = b""
+        log.debug("the drive has gone: %s", exc)
+    if not line.endswith(b"\n"):  # a daemon that is killed lets go of its socket wherever it is
+        raise ControlError("the drive is not running: it ended before it had answered", ExitCode.NOT_READY)
+    answer = json.loads(line)
     if "ok" not in answer:
         raise ControlError(str(answer.get("error")), ExitCode(answer.get("code", 1)))
     return answer["ok"]

@@ -75,6 +75,8 @@ class Requests:
             "leases": msgspec.to_builtins(keys.leases),
             "spool": {"waiting": keys.spool_waiting, "problem": keys.spool_problem},
             "certificate_expires": keys.certificate_expires,
+            "clock_rolled_back": keys.clock_rolled_back,
+            "log_problem": keys.log_problem,
             "nodes": len(drive.inodes),
             "holders": holders,
         }, None
@@ -95,7 +97,17 @@ class Requests:
         if inode is not None and inode.is_regular:
             label = self._drive.files.label(inode)
         language: Literal["en", "zh"] = "zh" if request.get("language") == "zh" else "en"
-        explanation = explain(bundle, person, program, path, action, self._drive.now(), label=label, language=language)
+        explanation = explain(
+            bundle,
+            person,
+            program,
+            path,
+            action,
+            self._drive.now(),
+            label=label,
+            language=language,
+            user_mount=self._config.mode == "user",
+        )
         return {
             "sentence": explanation.sentence,
             "allowed": explanation.decision.allowed,

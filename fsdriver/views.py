@@ -100,16 +100,8 @@ class Views:
         return standing
 
     def _decide(self, caller: Caller, label: Label) -> Standing:
-        program = None if label.root_only and self._mode == "user" else caller.program
-        standing = self.bundle.standing(self._logins.get(caller.uid), program, label, self._now())
-        if program is None and standing.view is View.PLAINTEXT:
-            # `programs: any` lists every program, but a caller that cannot be named, or a plain user's mount of a
-            # label that wants root's, is none.
-            return Standing(
-                view=label.unlisted,
-                allow=frozenset({Action.READ}),
-                because="default",
-                rule="default",
-                until=standing.until,
-            )
-        return standing
+        # `programs: any` lists every program, but a caller that cannot be named is none; and on a plain user's mount a
+        # label that asks for root shows nobody plaintext.
+        plaintext = caller.program is not None and not (label.root_only and self._mode == "user")
+        person = self._logins.get(caller.uid)
+        return self.bundle.standing(person, caller.program, label, self._now(), plaintext=plaintext)

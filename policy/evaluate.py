@@ -99,7 +99,7 @@ class Bundle:
                 self._rules[self._by_name[name].id].append(candidate)
         self._candidates: dict[tuple[str, bytes], tuple[_Candidate, ...]] = {}
         self._programs: dict[ProgramFacts, frozenset[str]] = {}
-        self._standings: dict[tuple[str | None, ProgramFacts | None, bytes], tuple[float, Standing]] = {}
+        self._standings: dict[tuple[str | None, ProgramFacts | None, bytes, bool], tuple[float, Standing]] = {}
 
     @classmethod
     def build(
@@ -172,25 +172,41 @@ class Bundle:
             _remember(self._programs, program, known)
         return known
 
-    def standing(self, person: str | None, program: ProgramFacts | None, label: Label, now: float | None) -> Standing:
+    def standing(
+        self,
+        person: str | None,
+        program: ProgramFacts | None,
+        label: Label,
+        now: float | None,
+        *,
+        plaintext: bool = True,
+    ) -> Standing:
         """What `person` (None: nobody) may do with files of `label` with `program` (None: an unlisted one).
 
-        `now`: seconds since 1970; None takes every `when` to hold (for `cases` that name no time)."""
-        key = (person, program, label.id)
+        `now`: seconds since 1970; None takes every `when` to hold (for `cases` that name no time). `plaintext` False:
+        the rules that show it do not count, for callers and machines that get none whatever a rule says."""
+        key = (person, program, label.id, plaintext)
         if now is not None:
             known = self._standings.get(key)
             if known is not None and known[0] <= now < known[1].until:
                 return known[1]
-        standing = self._decide(person, program, label, now)
+        standing = self._decide(person, program, label, now, plaintext)
         if now is not None:
             _remember(self._standings, key, (now, standing))
         return standing
 
     def decide(
-        self, person: str | None, program: ProgramFacts | None, label: Label, action: Action, now: float | None
+        self,
+        person: str | None,
+        program: ProgramFacts | None,
+        label: Label,
+        action: Action,
+        now: float | None,
+        *,
+        plaintext: bool = True,
     ) -> Decision:
         """`standing`, asked about one action."""
-        standing = self.standing(person, program, label, now)
+        standing = self.standing(person, program, label, now, plaintext=plaintext)
         return Decision(action in standing.allow, standing.view, standing.because, standing.rule)
 
     def entitled_labels(self, persons: Iterable[str], now: float) -> set[bytes]:
@@ -223,12 +239,16 @@ class Bundle:
             _remember(self._candidates, key, known)
         return known
 
-    def _decide(self, person: str | None, program: ProgramFacts | None, label: Label, now: float | None) -> Standing:
+    def _decide(
+        self, person: str | None, program: ProgramFacts | None, label: Label, now: float | None, plaintext: bool
+    ) -> Standing:
         candidates = self._candidates_for(person, label.id)
         listed = self.listed_as(program)
         until = math.inf
         for candidate in candidates:
             if candidate.programs is not None and candidate.programs.isdisjoint(listed):
+                continue
+            if not plaintext and candidate.rule.view is View.PLAINTEXT:
                 continue
             holds, flips = candidate.state(now)
             until = min(until, flips)

@@ -5,10 +5,10 @@ from typing import Literal
 
 from policy.evaluate import Bundle, Decision
 from policy.hours import DAYS, When
-from policy.model import DEFAULT, Action, Label, ProgramFacts, Rule
+from policy.model import DEFAULT, Action, Label, ProgramFacts, Rule, View
 
 Language = Literal["en", "zh"]
-Condition = Literal["user", "program", "when", ""]
+Condition = Literal["user", "program", "machine", "when", ""]
 
 _WORDS: dict[Language, dict[str, str]] = {
     "en": {
@@ -20,11 +20,13 @@ _WORDS: dict[Language, dict[str, str]] = {
         "nobody": "no person is known to be asking, so label {label} shows {view}",
         "inactive": "{who} is not an active person here, so label {label} shows {view}",
         "no-rule": "no rule of label {label} matches, so it shows {view}",
+        "root-only": "label {label} shows plaintext only in a drive that root runs, and this one a plain user runs",
         "matches": "matches",
         "not-reached": "not reached: an earlier rule decided",
         "user": "user: {who} is none of {users}",
         "program": "program: {program} is not listed in {programs}",
         "program-unclean": "program: {program} is listed in {programs} only when nothing foreign is loaded or attached",
+        "machine": "machine: a plain user runs the drive, and label {label} asks for root",
         "when": "when: it is {local}, outside {hours}",
         "plaintext": "plaintext",
         "ciphertext": "ciphertext",
@@ -41,11 +43,13 @@ _WORDS: dict[Language, dict[str, str]] = {
         "nobody": "不知道是谁在请求,标签 {label} 只给出{view}",
         "inactive": "{who} 在这里不是有效的人员,标签 {label} 只给出{view}",
         "no-rule": "标签 {label} 没有匹配的规则,只给出{view}",
+        "root-only": "标签 {label} 只在由 root 运行的驱动器中给出明文,而这个驱动器由普通用户运行",
         "matches": "匹配",
         "not-reached": "未检查:前面的规则已经决定",
         "user": "用户:{who} 不在 {users} 之中",
         "program": "程序:{program} 不在 {programs} 之中",
         "program-unclean": "程序:{program} 只有在没有加载或附加外来代码时才算 {programs}",
+        "machine": "机器:驱动器由普通用户运行,而标签 {label} 要求由 root 运行",
         "when": "时间:现在是 {local},不在 {hours} 之内",
         "plaintext": "明文",
         "ciphertext": "密文",
@@ -93,11 +97,17 @@ def explain(
     *,
     label: Label | None = None,
     language: Language = "en",
+    user_mount: bool = False,
 ) -> Explanation:
-    """Why `bundle.decide` answers as it does. `label`: the file's own, else that of its place."""
+    """Why `bundle.decide` answers as it does. `label`: the file's own, else that of its place. `user_mount`: as it is
+    answered in a drive that a plain user runs, which has no key of a label that asks for root."""
     words = _WORDS[language]
     label = label or bundle.label_for(file)
-    decision = bundle.decide(person, program, label, action, now)
+    barred = user_mount and label.root_only
+    decision = bundle.decide(person, program, label, action, now, plaintext=not barred)
+    keyless = barred and action is Action.CREATE and decision.allowed
+    if keyless:  # a file is born sealed, whoever makes it
+        decision = replace(decision, allowed=False)
     names = {
         "who": person or words["somebody"],
         "action": action.value if language == "en" else _ACTIONS_ZH[action],
@@ -107,8 +117,8 @@ def explain(
         "label": label.qualified,
         "rule": decision.because,
     }
-    trace = _trace(bundle, person, program, label, now, language, names)
-    reason = _reason(bundle, person, trace, decision)
+    trace = _trace(bundle, person, program, label, now, language, names, barred)
+    reason = "root-only" if keyless else _reason(bundle, person, trace, decision)
     sentence = words["allowed" if decision.allowed else "refused"]
     return Explanation(
         decision, label.qualified, sentence.format(reason=words[reason].format(**names), **names), tuple(trace)
@@ -118,6 +128,8 @@ def explain(
 def _reason(bundle: Bundle, person: str | None, trace: list[Step], decision: Decision) -> str:
     if decision.because != DEFAULT:
         return "rule" if decision.allowed else "rule-lacks"
+    if any(step.failed == "machine" for step in trace):
+        return "root-only"
     if not trace:
         return "no-rules"
     if person is None:
@@ -135,6 +147,7 @@ def _trace(
     now: float | None,
     language: Language,
     names: dict[str, str],
+    barred: bool,
 ) -> list[Step]:
     words = _WORDS[language]
     means = next((known.answers_to() for known in bundle.people if known.name == person), frozenset[str]())
@@ -143,7 +156,7 @@ def _trace(
     for rule in bundle.rules:
         if label.qualified not in rule.labels:
             continue
-        failed = _first_failure(bundle, rule, means, program, now)
+        failed = _first_failure(bundle, rule, means, program, now, barred)
         text = words[failed or "matches"]
         if decided:
             text = words["not-reached"]
@@ -155,6 +168,8 @@ def _trace(
             ):
                 text = words["program-unclean"]
             text = text.format(programs=", ".join(rule.programs or ()), **names)
+        elif failed == "machine":
+            text = text.format(**names)
         elif failed == "when" and rule.when is not None and now is not None:
             text = text.format(local=rule.when.local(now), hours=describe_when(rule.when))
         steps.append(Step(rule.name, not decided, failed, text))
@@ -163,12 +178,14 @@ def _trace(
 
 
 def _first_failure(
-    bundle: Bundle, rule: Rule, means: frozenset[str], program: ProgramFacts | None, now: float | None
+    bundle: Bundle, rule: Rule, means: frozenset[str], program: ProgramFacts | None, now: float | None, barred: bool
 ) -> Condition:
     if means.isdisjoint(rule.users):
         return "user"
     if rule.programs is not None and bundle.listed_as(program).isdisjoint(rule.programs):
         return "program"
+    if barred and rule.view is View.PLAINTEXT:
+        return "machine"
     if rule.when is not None and now is not None and not rule.when.holds(now):
         return "when"
     return ""

@@ -13,7 +13,7 @@ import click
 from fsdriver.commands.failure import CommandFailed
 from fsdriver.commands.home import home_of
 from fsdriver.control import ControlError, ask
-from fsdriver.device import MountRefused, unmount_dead
+from fsdriver.device import MountRefused, is_mounted, unmount_dead
 from fsdriver.errors import SpoolFailed
 from fsdriver.exitcodes import ExitCode
 from fsdriver.filesystem import StoreInUse, StoreRefused
@@ -93,19 +93,30 @@ def _detach(home: Path) -> int:
 def umount(context: click.Context, wait: float) -> None:
     """Unmount the drive of this home and end its daemon. What a daemon that was killed left mounted goes too."""
     home = home_of(context)
-    try:
-        pid = ask(home.path, "status")["pid"]
-        ask(home.path, "umount")
-    except ControlError as exc:
-        if exc.code == ExitCode.NOT_READY and _unmounted_dead(Path(home.config().drive)):
-            return
-        raise CommandFailed(str(exc), exc.code) from exc
+    drive = Path(home.config().drive)
+    mounted = is_mounted(drive)
+    pid = None
     deadline = time.monotonic() + wait
-    while time.monotonic() < deadline:
-        if not _runs(pid):
-            return
+    while True:
+        try:
+            pid = pid or ask(home.path, "status")["pid"]
+            ask(home.path, "umount")
+            break
+        except ControlError as exc:
+            if exc.code != ExitCode.NOT_READY:
+                raise CommandFailed(str(exc), exc.code) from exc
+            if _unmounted_dead(drive) or not is_mounted(drive):
+                if mounted or pid:  # it had been killed, or ended while it was asked: nothing is left
+                    break
+                raise CommandFailed(str(exc), exc.code) from exc
+        # Mounted and alive, but it does not listen: it is starting, or on its way out.
+        if time.monotonic() >= deadline:
+            raise CommandFailed(f"{drive} is still mounted after {wait:g} seconds: see {home.path / 'drive.log'}")
         time.sleep(0.05)
-    raise CommandFailed(f"process {pid} has not ended after {wait:g} seconds: see {home.path / 'drive.log'}")
+    while pid and _runs(pid):
+        if time.monotonic() >= deadline:
+            raise CommandFailed(f"process {pid} has not ended after {wait:g} seconds: see {home.path / 'drive.log'}")
+        time.sleep(0.05)
 
 
 def _unmounted_dead(drive: Path) -> bool:

@@ -36,6 +36,10 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("policy", f"number {facts['policy']}"),
         ("records", f"{spool['waiting']} waiting" + (f": {spool['problem']}" if spool["problem"] else "")),
     ]
+    if facts["log_problem"]:
+        rows.append(("log", facts["log_problem"]))
+    if facts["clock_rolled_back"]:
+        rows.append(("clock", "was turned back: no key is used beyond its term without the server"))
     if facts["note"]:
         rows.append(("note", facts["note"]))
     now = time.time()

@@ -30,11 +30,6 @@ SUM_CHECKED_CHUNKS = 32
 """Up to this many chunks the sum is checked when a file is opened."""
 
 
-def slot_offset(index: int, chunk_size: int = CHUNK_SIZE) -> int:
-    """Where the slot of chunk `index` begins in the sealed file."""
-    return HEADER_SIZE + index * (chunk_size + OVERHEAD)
-
-
 def chunk_count(plain: int, chunk_size: int = CHUNK_SIZE) -> int:
     """How many chunks hold `plain` bytes; the last may be partial."""
     return -(-plain // chunk_size)

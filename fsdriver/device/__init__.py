@@ -5,7 +5,7 @@ wait returns a `Later`.
 """
 
 from fsdriver.device.dispatch import Answer, Handler, Later
-from fsdriver.device.mount import MountRefused, Unmounted, unmount_dead
+from fsdriver.device.mount import MountRefused, Unmounted, is_mounted, unmount_dead
 from fsdriver.device.notify import Notifier
 from fsdriver.device.session import Session
 from fsdriver.device.watchdog import ControlUnavailable
@@ -19,5 +19,6 @@ __all__ = [
     "Notifier",
     "Session",
     "Unmounted",
+    "is_mounted",
     "unmount_dead",
 ]

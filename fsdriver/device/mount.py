@@ -91,6 +91,11 @@ def unmount(mounted: Mounted, *, patience: float = 2.0) -> Unmounted:
         time.sleep(0.1)
 
 
+def is_mounted(path: Path) -> bool:
+    """Whether a FUSE filesystem is mounted at `path`; nobody is asked but the mount table."""
+    return _minor_of(real_path(path)) is not None
+
+
 def unmount_dead(path: Path) -> bool:
     """Take away the mount at `path` of a daemon that is gone; whether there was one. The mount point is an ordinary
     directory again. Raises OSError, MountRefused."""
@@ -100,7 +105,7 @@ def unmount_dead(path: Path) -> bool:
     try:
         os.statvfs(path)
     except OSError as exc:
-        if exc.errno != errno.ENOTCONN:
+        if exc.errno not in (errno.ENOTCONN, errno.ECONNABORTED):  # aborted: it died while we asked
             return False
     else:
         return False

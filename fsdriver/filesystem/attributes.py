@@ -13,7 +13,6 @@ from fsdriver.protocol import events, replies
 
 # FATTR_* of <linux/fuse.h>, as plain numbers: this is asked for every file of an unpacked archive.
 _MODE, _UID, _GID, SIZE, _ATIME, _MTIME, _FH, _ATIME_NOW, _MTIME_NOW = (1 << bit for bit in range(9))
-_CTIME = 1 << 10
 _KILL_SUIDGID = 1 << 11
 
 

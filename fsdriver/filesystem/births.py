@@ -79,22 +79,27 @@ class Births:
         inode.label_id, inode.file_id = label.id, sealed.header.file_id
         file = drive.files.adopt(inode, fd, sealed)
         try:
-            drive.recorder.record(
-                "create",
-                asker.caller,
-                inode,
-                path=path,
-                label=label.qualified,
-                view=VIEW_NAMES[PLAIN],
-                rule=drive.views.standing(asker.caller, label).rule,
-                durable=label.wait_fsync,
-            )
+            self.record(inode, label, asker, path, PLAIN)
         except BaseException:
             os.unlink(name, dir_fd=directory.fd)
             drive.inodes.unlinked(inode, parent, name, last=True)
             drive.files.release(file)
             raise
         return file
+
+    def record(self, inode: Inode, label: Label, asker: Asker, path: str, view: int, detail: str = "") -> None:
+        """That a file was made. Errors: SpoolFailed; it must not stay then."""
+        self._drive.recorder.record(
+            "create",
+            asker.caller,
+            inode,
+            path=path,
+            label=label.qualified,
+            view=VIEW_NAMES[view],
+            rule=self._drive.views.standing(asker.caller, label).rule,
+            detail=detail,
+            durable=label.wait_fsync,
+        )
 
     def mknod(self, event: events.Mknod, asker: Asker) -> bytes:
         """A regular file by mknod(2): made and closed again."""
@@ -129,6 +134,7 @@ class Births:
 
             sealed = drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
             key = key_of(sealed.header)
+            drive.files.require_writable(file)
             sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
             inode.label_id = label.id
         drive.recorder.record(

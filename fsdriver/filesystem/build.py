@@ -13,7 +13,6 @@ from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.filekeys import FileKeys
 from fsdriver.filesystem.files import Files
-from fsdriver.filesystem.grants import Grants
 from fsdriver.filesystem.kernel import KernelLink
 from fsdriver.filesystem.listing import Listing
 from fsdriver.filesystem.locking import Locking
@@ -29,6 +28,7 @@ from fsdriver.filesystem.store import Store
 from fsdriver.filesystem.verifier import Verifier
 from fsdriver.filesystem.xattrs import Xattrs
 from fsdriver.identity import Callers
+from fsdriver.keyclient import KeyClient
 from fsdriver.leases import Leases
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import InodeTable
@@ -60,7 +60,7 @@ def build(
     company: bytes,
     mode: Mode,
     leases: Leases,
-    grants: Grants,
+    grants: KeyClient,
     spool: AuditSpool,
     now: Callable[[], float],
 ) -> Built:

@@ -158,7 +158,9 @@ class Drive:
         return label, standing
 
     def damaged(self, caller: Caller, inode: Inode, exc: Exception) -> None:
-        """Record that sealed bytes were not what they should be."""
+        """Record that sealed bytes were not what they should be, or that the store's disk did not give them."""
+        if isinstance(exc, OSError) and exc.errno != errno.EIO:
+            return
         label = self.views.label_of(inode)
         self.recorder.record(
             "damaged",
@@ -168,10 +170,23 @@ class Drive:
             detail=f"{type(exc).__name__}: {exc}",
         )
 
+    def undone(self, event: str, caller: Caller, inode: Inode, path: str, exc: OSError) -> None:
+        """Record that the store refused what a record had announced."""
+        label = self.views.label_of(inode)
+        self.recorder.record(
+            "failed",
+            caller,
+            inode,
+            path=path,
+            label=label.qualified if label is not None else "unknown",
+            detail=f"{event}: {exc.strerror}",
+        )
+
     def truncate(self, file: OpenFile, size: int) -> None:
         """Give the content of an unlocked file another size. Errors: Revoked."""
         if file.sealed is None:
             raise Revoked("the key of this file was taken away")
+        self.files.require_writable(file)
         file.sealed.truncate(size)
         file.modified_ns = time.time_ns()
         self.tell_other_view(file.inode, PLAIN)

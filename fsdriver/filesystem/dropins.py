@@ -70,6 +70,7 @@ class DropIns:
         drive.require(asker.caller, label, Action.DELETE, inode, path)
         place = drive.views.child_label(inode.parent)
         drive.require(asker.caller, place, Action.CREATE, inode, path)
+        born = self._higher(label, place)
         found = drive.stat(inode)
         temporary = secrets.token_hex(12).encode()
         fd, sealed = self._births.seal_new(
@@ -77,7 +78,7 @@ class DropIns:
             self._incoming,
             found.st_mode,
             event.head,
-            self._higher(label, place),
+            born,
             asker,
             path,
             store_path=STATE_DIRECTORY + b"/" + INCOMING + b"/" + temporary,
@@ -88,7 +89,7 @@ class DropIns:
         fresh.label_id, fresh.file_id = sealed.header.label, sealed.header.file_id
         file = drive.files.adopt(fresh, fd, sealed)
         name, parent = inode.name, inode.parent
-        dropin = self._begin(file, fresh, place, parent, name, temporary, asker, path, replaced)
+        dropin = self._begin(file, fresh, born, parent, name, temporary, asker, path, replaced)
         dropin.replaced_label = label
         return replies.opened(dropin.fh, abi.FOPEN_DIRECT_IO)
 
@@ -117,17 +118,8 @@ class DropIns:
         held = drive.files.share(replaced) if replaced is not None else None
         dropin = DropIn(drive.next_fh(), file, node, label, parent, name, temporary, asker.caller, path, rule, held)
         try:
-            drive.recorder.record(
-                "create",
-                asker.caller,
-                inode,
-                path=path,
-                label=label.qualified,
-                view=VIEW_NAMES[CIPHER],
-                rule=rule,
-                detail="replacing" if temporary is not None else "drop-in",
-                durable=label.wait_fsync,
-            )
+            detail = "replacing" if temporary is not None else "drop-in"
+            self._births.record(inode, label, asker, path, CIPHER, detail)
         except BaseException:
             self._discard(dropin)
             self._end(dropin)
@@ -175,11 +167,15 @@ class DropIns:
         try:
             if not dropin.settled and not dropin.given_up:
                 self._complete(dropin)
+        except OSError as exc:
+            dropin.given_up = f"what was written last is not in the store: {exc.strerror}"
+            raise
         finally:
             detail = dropin.given_up or ("stored as the sealed file it is" if dropin.settled else "")
             try:
                 if dropin.temporary is not None:
-                    self._discard(dropin)
+                    with suppress(OSError):  # what stays there goes at the next mount
+                        self._discard(dropin)
                 drive.recorder.record(
                     "close",
                     dropin.caller,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fsdriver.content import FileKey, Header, WrapAlgorithm, WrapSlot, wrap
 from fsdriver.errors import FsError, GrantRefused, HeaderDamaged, LeaseExpired, LeaseMissing
 from fsdriver.filesystem.asker import Asker, MustWait
-from fsdriver.filesystem.grants import Grants
+from fsdriver.keyclient import KeyClient
 from fsdriver.leases import LabelKey, Leases
 from fsdriver.views import Views
 from keyserver.sealing import SealingError
@@ -19,7 +19,9 @@ from policy import Action, Label
 class FileKeys:
     """Where file keys come from. Thread-safe. `now` is the server's clock."""
 
-    def __init__(self, leases: Leases, grants: Grants, views: Views, company: bytes, now: Callable[[], float]) -> None:
+    def __init__(
+        self, leases: Leases, grants: KeyClient, views: Views, company: bytes, now: Callable[[], float]
+    ) -> None:
         self._leases = leases
         self._grants = grants
         self._views = views

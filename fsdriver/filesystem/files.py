@@ -54,7 +54,7 @@ class Files:
                 raise Revoked("the key of this file was taken away")
             try:
                 done = sealed.read_into(event.offset, out[: event.size])
-            except DAMAGE as exc:
+            except (*DAMAGE, OSError) as exc:
                 self._drive.damaged(asker.caller, handle.file.inode, exc)
                 raise
             if handle.file.refused:
@@ -135,7 +135,11 @@ class Files:
                 rule=drive.views.standing(asker.caller, label).rule,
                 detail=f"truncated to {size} bytes",
             )
-            self._drive.truncate(file, size)
+            try:
+                self._drive.truncate(file, size)
+            except OSError as exc:
+                drive.undone("write", asker.caller, inode, drive.directories.path(inode), exc)
+                raise
 
     def unlocked(self, inode: Inode, file: OpenFile, asker: Asker, action: Action) -> SealedFile:
         """The content of a file that is used without a handle: truncate(2), xattrs. Errors: as those of OPEN."""
@@ -241,20 +245,24 @@ class Files:
         for locker in handle.lockers:
             self._locking.closed(file, locker)
         label = handle.label.qualified if handle.label is not None else "unknown"
+        lost = ""
         try:
             if handle.writable:
                 file.commit()
+        except OSError as exc:
+            lost = f"what was written last is not in the store: {exc.strerror}"
+            raise
         finally:
             file.handles.discard(handle)
             if file.refused:
                 file.refused = any(other.revoked for other in list(file.handles))
             try:
-                self._record_close(handle, label)
+                self._record_close(handle, label, lost)
             finally:
                 drive.files.release(file)
         return replies.EMPTY
 
-    def _record_close(self, handle: Handle, label: str) -> None:
+    def _record_close(self, handle: Handle, label: str, lost: str) -> None:
         drive, file = self._drive, handle.file
         sealed = file.sealed
         for source, target in drive.copies.closes(handle):
@@ -272,6 +280,7 @@ class Files:
             rule=handle.standing.rule,
             bytes_read=handle.bytes_read,
             bytes_written=handle.bytes_written,
+            detail=lost,
         )
 
     def _record_copy(self, source: Handle, to: str) -> None:

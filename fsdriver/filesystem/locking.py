@@ -1,7 +1,9 @@
 """GETLK, SETLK, SETLKW, and the locks that a close ends. One table per file serves both views.
 
 A lock that has to wait holds no thread, neither a reader's nor one of the pool: it stands in a queue, gets its turn
-when a lock goes, and ends with EINTR when its caller is interrupted.
+when a lock goes, and ends with EINTR when its caller is interrupted. It does hold a buffer of the transport, so there
+is a limit, and no user has more waits than are left for the others: 128 of 256 alone, the next one then 64. Beyond that
+it is ENOLCK, as fcntl(2) and flock(2) have it.
 """
 
 import errno
@@ -15,10 +17,10 @@ from fsdriver.device import Later
 from fsdriver.filesystem.drive import Drive
 from fsdriver.nodes.locks import END_OF_FILE, F_UNLCK, Lock, LockTable
 from fsdriver.nodes.openfile import Handle, OpenFile
-from fsdriver.protocol import abi, events, replies
+from fsdriver.protocol import InHeader, abi, events, replies
 
-_WAITING_MAX = 256
-"""Each waiting request keeps a buffer of the transport, of which there must be some left for who lets the lock go."""
+WAITING_MAX = 256
+"""Of all users. There must be buffers left for who lets the lock go, and for everything else."""
 
 _LOOK_SECONDS = 1.0
 _SIGNALS = re.compile(rb"^(SigPnd|ShdPnd|SigBlk|SigIgn):\t([0-9a-f]+)$", re.MULTILINE)
@@ -52,13 +54,12 @@ class Locking:
     def setlkw(self, event: events.Setlkw) -> bytes | Later:
         """At once if nothing is in the way, else when it is gone."""
         table, wanted = self._wanted(event)
-        waiter = _Waiter(table, wanted, event.head.pid)
+        waiter = _Waiter(table, wanted, event.head)
         with self._lock:
             if self._take(table, wanted):
                 self._wake()
                 return replies.EMPTY
-            if len(self._waiting) >= _WAITING_MAX:
-                raise OSError(errno.ENOLCK, "too many wait for locks")
+            self._make_sure_of_room(waiter.uid)
             self._waiting.append(waiter)
             if not self._watched:
                 self._watched = True
@@ -97,6 +98,11 @@ class Locking:
         table.apply(wanted)
         return True
 
+    def _make_sure_of_room(self, uid: int) -> None:
+        theirs = sum(waiter.uid == uid for waiter in self._waiting)
+        if theirs >= WAITING_MAX - len(self._waiting):
+            raise OSError(errno.ENOLCK, f"{theirs} locks are waited for by uid {uid}, {len(self._waiting)} by all")
+
     def _wake(self) -> None:
         """A lock went or became weaker: whoever can have what it waits for gets it, first come first served."""
         for waiter in list(self._waiting):
@@ -134,8 +140,9 @@ class Locking:
 class _Waiter:
     """One SETLKW that has to wait."""
 
-    def __init__(self, table: LockTable, wanted: Lock, thread: int) -> None:
-        self.table, self.wanted, self.thread = table, wanted, thread
+    def __init__(self, table: LockTable, wanted: Lock, head: InHeader) -> None:
+        self.table, self.wanted = table, wanted
+        self.thread, self.uid = head.pid, head.uid
         self.start: Callable[[], None] | None = None
         self.taken: bool | None = None
         """Whether the lock was got; None while it is waited for."""

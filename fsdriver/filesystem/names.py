@@ -22,6 +22,9 @@ from policy import Action, Label
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
+KEY_PER_FILE = "key-per-file"
+"""What a record names as the rule where a file would have to take a label whose keys are the server's own."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -75,7 +78,11 @@ class Names:
         if os.stat(inode.name, dir_fd=source.fd, follow_symlinks=False).st_ino != inode.ino:
             raise NodeVanished(f"{inode.name!r} is another file now")
         self._record_link(asker, inode, parent, event.name)
-        os.link(inode.name, event.name, src_dir_fd=source.fd, dst_dir_fd=fd.fd, follow_symlinks=False)
+        try:
+            os.link(inode.name, event.name, src_dir_fd=source.fd, dst_dir_fd=fd.fd, follow_symlinks=False)
+        except OSError as exc:
+            self._undone("create", asker, inode, parent, event.name, exc)
+            raise
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         view = event.oldnodeid & 1
         inode = drive.inodes.remember(parent, event.name, found)
@@ -117,8 +124,13 @@ class Names:
         inode = drive.inodes.remember(parent, event.name, found)
         begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
+        self._record_delete(asker, inode, parent, event.name)
         drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
-        os.unlink(event.name, dir_fd=fd.fd)
+        try:
+            os.unlink(event.name, dir_fd=fd.fd)
+        except OSError as exc:
+            self._undone("delete", asker, inode, parent, event.name, exc)
+            raise
         gone(drive, inode, parent, event.name, last=found.st_nlink <= 1)
         return replies.EMPTY
 
@@ -169,12 +181,21 @@ class Names:
         if inode.opened is not None:
             inode.opened.commit()
         # Before it happens: what cannot be recorded is not done.
+        if victim is not None and event.flags != RENAME_EXCHANGE:
+            self._record_delete(asker, victim, target_parent, event.newname)
         self._record_move(asker, inode, parent, event.name, target_parent, event.newname)
         if victim is not None and event.flags == RENAME_EXCHANGE:
             self._record_move(asker, victim, target_parent, event.newname, parent, event.name)
         replaced = victim if event.flags != RENAME_EXCHANGE else None
-        with replacing(drive, replaced, target_parent, event.newname):
-            _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+        try:
+            with replacing(drive, replaced, target_parent, event.newname):
+                _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+        except OSError as exc:
+            self._undone("rename", asker, inode, parent, event.name, exc)
+            if victim is not None:
+                what = "rename" if event.flags == RENAME_EXCHANGE else "delete"
+                self._undone(what, asker, victim, target_parent, event.newname, exc)
+            raise
         moved = [(inode, target_parent, event.newname)]
         if victim is not None and event.flags == RENAME_EXCHANGE:
             moved.append((victim, parent, event.name))
@@ -185,6 +206,11 @@ class Names:
         for one, _, _ in moved:
             drive.files.moved(one)
         return replies.EMPTY
+
+    def _undone(self, event: str, asker: Asker, inode: Inode, parent: Inode, name: bytes, exc: OSError) -> None:
+        """Of what is recorded before it happens, and did not."""
+        if inode.is_regular or (event == "rename" and inode.is_directory):
+            self._drive.undone(event, asker.caller, inode, self._drive.directories.child_path(parent, name), exc)
 
     def _record_move(
         self, asker: Asker, inode: Inode, parent: Inode, name: bytes, target_parent: Inode, newname: bytes
@@ -209,10 +235,15 @@ class Names:
         """A label does not sink by saving: the file that takes a name takes the higher label of the two with it."""
         if not (inode.is_regular and victim.is_regular):
             return
-        files = self._drive.files
-        mine, theirs = files.label(inode), files.label(victim)
+        drive = self._drive
+        mine, theirs = drive.files.label(inode), drive.files.label(victim)
         if mine is None or theirs is None or mine.id == theirs.id or theirs.level.rank <= mine.level.rank:
             return
+        if theirs.per_file:
+            # Only the server can wrap a key with this label's, and it gives keys to files that are born with the label.
+            self._drive.refuse(
+                asker.caller, theirs, KEY_PER_FILE, Action.RENAME, inode, self._drive.directories.path(inode)
+            )
         self._births.relabel(inode, theirs, asker)
 
     # ---- who may -----------------------------------------------------------------------------------------------
@@ -242,13 +273,17 @@ class Names:
         if inode.is_directory:
             self._require_no_boundary(path)
         drive.require(asker.caller, label, Action.DELETE, inode, path)
+
+    def _record_delete(self, asker: Asker, inode: Inode, parent: Inode, name: bytes) -> None:
+        drive = self._drive
         if inode.is_regular:
+            label = drive.files.label(inode)
             standing = drive.views.standing(asker.caller, label)
             drive.recorder.record(
                 "delete",
                 asker.caller,
                 inode,
-                path=path,
+                path=drive.directories.child_path(parent, name),
                 label=label.qualified if label is not None else "unknown",
                 view=standing.view.value,
                 rule=standing.rule,

@@ -79,6 +79,18 @@ class OpenFiles:
             self._open += 1
             return file
 
+    def require_writable(self, file: OpenFile) -> None:
+        """What could only be opened for reading is opened again, in its place: the store may be another by now.
+
+        Errors: OSError, as the store has it (EACCES, EROFS)."""
+        if not file.writable:
+            fd = os.open(f"/proc/self/fd/{file.fd}", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.dup2(fd, file.fd, inheritable=False)
+            finally:
+                os.close(fd)
+            file.writable = True
+
     def linger(self, file: OpenFile) -> None:
         """A rename took the name of `file`: kept open for a while, for callers who have looked the name up already.
         The kernel repeats a walk only once, so two such renames in a row would be ESTALE to them. What holds much space
@@ -115,9 +127,11 @@ class OpenFiles:
                 if last and file.inode.opened is file:
                     file.inode.opened = None
             if last:
-                if file.sealed is not None:
-                    file.sealed.detach()
-                self._inodes.closed(file.inode, os.fstat(file.fd))
+                try:
+                    if file.sealed is not None:
+                        file.sealed.detach()
+                finally:
+                    self._inodes.closed(file.inode, os.fstat(file.fd))
 
     @contextmanager
     def borrowed(self, inode: Inode) -> Iterator[OpenFile]:
@@ -225,10 +239,12 @@ def _in_store(path: str) -> bytes:
 
 
 def _open_backing(name: bytes, directory: int) -> tuple[int, bool]:
-    """Read and write if the backing file lets us, else read. (Modes do not stop root; a plain user's own may.)"""
+    """Read and write if the store lets us, else read. (Modes do not stop root; a plain user's own may.)"""
     try:
         return os.open(name, os.O_RDWR | _FLAGS, dir_fd=directory), True
     except FileNotFoundError:
         raise NodeVanished(f"{name!r} is gone") from None
-    except PermissionError:
+    except OSError as exc:
+        if exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         return os.open(name, os.O_RDONLY | _FLAGS & ~os.O_NOATIME, dir_fd=directory), False

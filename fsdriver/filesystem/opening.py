@@ -40,7 +40,7 @@ class Opening:
             if event.head.nodeid & 1 == PLAIN:
                 return self._open_plain(event, asker, file, begin)
             return self._open_cipher(event, asker, file)
-        except DAMAGE as exc:
+        except (*DAMAGE, OSError) as exc:
             drive.damaged(asker.caller, inode, exc)
             raise
         finally:
@@ -71,8 +71,8 @@ class Opening:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
         if writing and Action.WRITE not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
-        if mode != os.O_RDONLY and not file.writable:
-            raise PermissionError(errno.EACCES, "the store does not let the drive write this file")
+        if mode != os.O_RDONLY:
+            drive.files.require_writable(file)
         drive.recorder.record(
             "open",
             asker.caller,

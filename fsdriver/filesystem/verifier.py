@@ -63,7 +63,8 @@ class Verifier(threading.Thread):
                 log.exception("bug while a file was verified")
             finally:
                 handle.file.verifying = False
-                self._files.release(handle.file)
+                with suppress(OSError):  # a commit that fails is said by the handle's own close
+                    self._files.release(handle.file)
 
     def _verify(self, handle: Handle, file: OpenFile) -> None:
         sealed = file.sealed

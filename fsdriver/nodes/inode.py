@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fsdriver.nodes.openfile import OpenFile
 
 PLAIN, CIPHER = 0, 1
-ROOT_NODEID = 1
 
 
 class Inode:
@@ -103,9 +102,6 @@ class InodeTable:
         except KeyError:
             raise NodeVanished(f"node {nodeid} is not known") from None
 
-    def by_ino(self, ino: int) -> Inode | None:
-        return self._by_ino.get(ino)
-
     def remember(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
         """The inode of `st`, found as `name` in `parent`."""
         with self._lock:
@@ -170,12 +166,6 @@ class InodeTable:
             if (inode.parent, inode.name) == (parent, name) and inode.links:
                 inode.parent, inode.name = inode.links.pop()
             if last and self._by_ino.get(inode.ino) is inode:
-                del self._by_ino[inode.ino]
-
-    def disown(self, inode: Inode) -> None:
-        """Another file has this inode number now: the next lookup makes a new inode."""
-        with self._lock:
-            if self._by_ino.get(inode.ino) is inode:
                 del self._by_ino[inode.ino]
 
     def forget(self, nodeid: int, nlookup: int) -> None:

@@ -73,12 +73,6 @@ def entry(nodeid: int, attr: Attr, entry_timeout: float, attr_timeout: float, ge
     )
 
 
-def negative_entry(entry_timeout: float) -> bytes:
-    """There is no such name, and the kernel need not ask again for a while. Never for a name that was refused."""
-    entry_valid = int(entry_timeout)
-    return abi.ENTRY_OUT.pack(0, 0, entry_valid, 0, int((entry_timeout - entry_valid) * _NANO), *(0,) * 17)
-
-
 def attr(attr: Attr, attr_timeout: float) -> bytes:
     """GETATTR, SETATTR."""
     valid = int(attr_timeout)
@@ -133,18 +127,6 @@ def lock(start: int, end: int, type: int, pid: int) -> bytes:
 
 def lseek(offset: int) -> bytes:
     return abi.LSEEK_OUT.pack(offset)
-
-
-def bmap(block: int) -> bytes:
-    return abi.BMAP_OUT.pack(block)
-
-
-def poll(revents: int) -> bytes:
-    return abi.POLL_OUT.pack(revents)
-
-
-def ioctl(result: int, data: bytes = b"") -> bytes:
-    return abi.IOCTL_OUT.pack(result, 0, 0, 0) + data
 
 
 class DirectoryEntries:

@@ -91,9 +91,13 @@ def exists(path):
 def unlink(path):
     os.unlink(path)
 
+def rename(path, to):
+    os.rename(path, to)
+
 COMMANDS = {"end_all": end_all,
             "put": put, "get": get, "open": open_, "close": close, "read": read, "write": write, "map": map_,
-            "touch_map": touch_map, "refused": refused, "try_open": try_open, "unlink": unlink, "exists": exists}
+            "touch_map": touch_map, "refused": refused, "try_open": try_open, "unlink": unlink, "rename": rename,
+            "exists": exists}
 for line in sys.stdin:
     name, *arguments = json.loads(line)
     began = time.monotonic()

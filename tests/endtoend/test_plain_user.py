@@ -38,6 +38,11 @@ if begun.returncode == 0:
         found["stored"] = open(directory + "/store/clients/a.txt", "rb").read(8).hex()
         found["secret"] = listed_put(drive + "/payroll/a.txt", "no")
         found["secret is there"] = os.path.exists(directory + "/store/payroll/a.txt")
+        found["why"] = {
+            action: json.loads(our("fsdriver", "--home", directory + "/agent", "why", drive + "/payroll/a.txt",
+                                   "--program", listed, "--action", action, "-o", "json").stdout)
+            for action in ("read", "create")
+        }
         found["root"] = sorted(os.listdir(drive))
         shown = our("keyserver", "--home", directory + "/server", "machine", "list", "-o", "json").stdout
         found["machine"] = json.loads(shown)[0]
@@ -95,6 +100,9 @@ def test_a_plain_user_has_a_drive(place):
     # Secret labels refuse machines whose drive a plain user runs.
     assert "Permission denied" in found["secret"]
     assert not found["secret is there"]
+    why = found["why"]
+    assert (why["read"]["view"], why["read"]["allowed"], why["create"]["allowed"]) == ("ciphertext", True, False)
+    assert "only in a drive that root runs" in why["create"]["sentence"]
     assert found["ended"] == [0, ""]
     assert not found["mounts"]
 

@@ -105,6 +105,30 @@ def test_a_secret_file_is_asked_for(company, program):
     assert granted[-1]["program"]["path"] == "/usr/bin/python3.11"
 
 
+def test_a_file_of_another_label_does_not_take_a_secret_files_place(company, program):
+    """Its key would have to be wrapped with one that never leaves the server."""
+    secret, other = company.drive / "payroll/july.txt", company.drive / "clients/july.txt"
+    program.put(secret, "salaries")
+    program.put(other, "prices")
+    company.everything_arrived()
+    before = {event: len(company.records(event)) for event in ("denied", "delete", "rename", "failed")}
+    with pytest.raises(Refused, match="EACCES"):
+        program.rename(other, secret)
+    assert (program.get(secret), program.get(other)) == ("salaries", "prices")
+    company.everything_arrived()
+    (denied,) = company.records("denied")[before.pop("denied") :]
+    assert (denied["file"]["path"], denied["rule"]) == ("/clients/july.txt", "key-per-file")
+    assert "rename refused by key-per-file" in denied["detail"]
+    assert before == {event: len(company.records(event)) for event in before}
+    # The other way round the label stays the higher one, and a save by a new file and rename is of the same label.
+    program.rename(secret, other)
+    assert company.fsdriver("info", "-o", "json", other).stdout.count("office/payroll") == 1
+    program.put(company.drive / "payroll/new.txt", "raised")
+    program.put(secret, "salaries")
+    program.rename(company.drive / "payroll/new.txt", secret)
+    assert program.get(secret) == "raised"
+
+
 def test_a_secret_file_without_the_server(company, program, away):
     path = company.drive / "payroll/june.txt"
     program.put(path, "salaries")

@@ -1,10 +1,12 @@
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.endtoend.company import eventually, mount_points
+from tests.endtoend.company import ROOT, CommandFailed, eventually, mount_points
 from tests.endtoend.program import Refused
 
 
@@ -44,3 +46,25 @@ def test_unmounting_while_files_are_open(own, program):
         (own.drive / "an ordinary folder again").rmdir()
         own.mount()
         assert program.get(path) == "written, not closed"
+
+
+def test_a_daemon_that_is_killed_while_it_is_asked_to_unmount(own):
+    """Whatever it was doing then, the drive is unmounted and the folder an ordinary one."""
+    own.start()
+    daemon = own.daemon_pid
+    os.kill(daemon, signal.SIGSTOP)
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "fsdriver", "--home", own.agent_home, "umount"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    eventually(lambda: "poll" in Path(f"/proc/{asking.pid}/wchan").read_text())  # for an answer
+    os.kill(daemon, signal.SIGKILL)
+    said = asking.communicate(timeout=30)[1]
+    assert (asking.returncode, said) == (0, "")
+    assert str(own.drive) not in mount_points()
+    (own.drive / "an ordinary folder again").mkdir()
+    (own.drive / "an ordinary folder again").rmdir()
+    with pytest.raises(CommandFailed, match="is not mounted") as failed:
+        own.fsdriver("umount")
+    assert failed.value.code == 6
+    own.mount()

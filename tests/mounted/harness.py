@@ -10,13 +10,14 @@ import json
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fsdriver.audit_spool import AuditSpool
 from fsdriver.device import Answer, Handler, Session
 from fsdriver.errors import LeaseMissing, ServerUnreachable
-from fsdriver.filesystem import Store, build
+from fsdriver.filesystem import Built, Store, build
 from fsdriver.leases import LabelKey
 from fsdriver.protocol import Event
 from fsdriver.serve import calm_collector
@@ -76,6 +77,38 @@ class Timed:
         return "\n".join(lines) + "\n"
 
 
+@contextmanager
+def built_drive(here: Path, policy_folder: Path, logins: Mapping[int, str]) -> Iterator[Built]:
+    """A drive over `here`/store, its records in `here`/spool; not mounted. All of `logins` are in every department."""
+    policy = load(read_files([policy_folder]))
+    departments = frozenset(policy.departments)
+    bundle = Bundle.build(
+        policy,
+        number=1,
+        company=COMPANY.hex(),
+        label_ids={label.qualified: label.qualified.encode().ljust(16, b"\0")[:16] for label in policy.labels},
+        people=[Person(name=name, departments=departments) for name in logins.values()],
+    )
+    with ExitStack() as ending:
+        store = Store.open(str(here / "store"), COMPANY, "test")
+        ending.callback(store.close)
+        spool = AuditSpool(here / "spool", "test", time.time)
+        ending.callback(spool.close)
+        built = build(
+            store,
+            here / "drive",
+            company=COMPANY,
+            mode="root",
+            leases=FixedLeases(),  # type: ignore[arg-type]
+            grants=NoGrants(),  # type: ignore[arg-type]
+            spool=spool,
+            now=time.time,
+        )
+        ending.callback(built.close)
+        built.revocation.decide_anew(bundle, logins)
+        yield built
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("directory", type=Path)
@@ -89,42 +122,22 @@ def main() -> None:
     for name in ("store", "drive"):
         with suppress(FileExistsError):
             os.mkdir(here / name)
-    policy = load(read_files([arguments.policy]))
     logins = {int(uid): name for uid, _, name in (pair.partition("=") for pair in arguments.person)} or {0: "li"}
-    departments = frozenset(policy.departments)
-    bundle = Bundle.build(
-        policy,
-        number=1,
-        company=COMPANY.hex(),
-        label_ids={label.qualified: label.qualified.encode().ljust(16, b"\0")[:16] for label in policy.labels},
-        people=[Person(name=name, departments=departments) for name in logins.values()],
-    )
-    store = Store.open(str(here / "store"), COMPANY, "test")
-    spool = AuditSpool(here / "spool", "test", time.time)
-    built = build(
-        store,
-        here / "drive",
-        company=COMPANY,
-        mode="root",
-        leases=FixedLeases(),  # type: ignore[arg-type]
-        grants=NoGrants(),  # type: ignore[arg-type]
-        spool=spool,
-        now=time.time,
-    )
-    built.revocation.decide_anew(bundle, logins)
+    with built_drive(here, arguments.policy, logins) as built:
+        serve(built, here / "drive", arguments)
+
+
+def serve(built: Built, drive: Path, arguments: argparse.Namespace) -> None:
     handler = Timed(built.operations) if arguments.profile else built.operations
-    session = Session(handler, here / "drive", io_uring=arguments.transport == "io_uring", hang_limit=None)
+    session = Session(handler, drive, io_uring=arguments.transport == "io_uring", hang_limit=None)
     session.start()
     built.drive.kernel.attach(session.notifier)
     calm_collector()
-    print(json.dumps({"pid": os.getpid(), "drive": str(here / "drive"), "transport": session.transport}), flush=True)
+    print(json.dumps({"pid": os.getpid(), "drive": str(drive), "transport": session.transport}), flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     session.stop(release=True)
     if isinstance(handler, Timed):
         arguments.profile.write_text(handler.report())
-    built.close()
-    spool.close()
-    store.close()
 
 
 if __name__ == "__main__":

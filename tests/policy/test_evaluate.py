@@ -70,6 +70,16 @@ def test_any_program_is_every_program_and_none(sales, clients):
         assert not sales.decide("service:backup", program, clients, Action.DELETE, MONDAY_NOON).allowed
 
 
+def test_rules_that_show_plaintext_do_not_count_where_none_may_be_seen(sales, clients):
+    whole = sales.standing("li", SOFFICE, clients, MONDAY_NOON)
+    barred = sales.standing("li", SOFFICE, clients, MONDAY_NOON, plaintext=False)
+    assert (whole.view, barred.view) == (View.PLAINTEXT, View.CIPHERTEXT)
+    assert barred == sales.standing("li", CAT, clients, MONDAY_NOON)
+    for program in (CAT, None):
+        backup = sales.standing("service:backup", program, clients, MONDAY_NOON, plaintext=False)
+        assert (backup.view, backup.because) == (View.CIPHERTEXT, "backup")
+
+
 def test_any_user_is_a_person_not_a_service_nor_nobody():
     text = SALES.replace('users: ["@sales"]', "users: any")
     everyone = bundle(text)

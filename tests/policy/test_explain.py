@@ -5,7 +5,7 @@ import pytest
 
 from policy import Action, explain
 from policy.explain import _WORDS
-from tests.policy.samples import CAT, MONDAY_NOON, SATURDAY_NOON, SOFFICE, bundle
+from tests.policy.samples import CAT, MONDAY_NOON, SALES, SATURDAY_NOON, SOFFICE, bundle
 
 FILE = "/sales/clients/a.docx"
 
@@ -59,11 +59,50 @@ def test_rules_after_the_one_that_decided_are_not_reached():
     assert [(step.rule, step.reached) for step in trace] == [("office-edits-clients", True), ("backup", False)]
 
 
+SECRET = SALES.replace("level: confidential, lease: 15m, offline: 8h", "level: secret")
+PROGRAM = "/usr/lib/libreoffice/program/soffice.bin"
+OF_ROOT = "label sales/clients shows plaintext only in a drive that root runs, and this one a plain user runs"
+
+
+@pytest.mark.parametrize(
+    ("action", "allowed", "sentence"),
+    [
+        (Action.READ, True, f"li may read {FILE} with {PROGRAM} and sees ciphertext: {OF_ROOT}."),
+        (Action.WRITE, False, f"li may not write {FILE} with {PROGRAM}: {OF_ROOT}."),
+        # The drive has no key to seal a new file with.
+        (Action.CREATE, False, f"li may not create {FILE} with {PROGRAM}: {OF_ROOT}."),
+        (Action.DELETE, True, f"li may delete {FILE} with {PROGRAM} and sees ciphertext: {OF_ROOT}."),
+    ],
+)
+def test_a_plain_users_drive_shows_no_plaintext_of_a_label_that_asks_for_root(action, allowed, sentence):
+    found = explain(bundle(SECRET), "li", SOFFICE, FILE, action, MONDAY_NOON, user_mount=True)
+    assert (found.sentence, found.decision.allowed) == (sentence, allowed)
+    assert (found.decision.view, found.decision.because) == ("ciphertext", "default")
+    first = found.trace[0]
+    assert (first.rule, first.failed) == ("office-edits-clients", "machine")
+    assert first.text == "machine: a plain user runs the drive, and label sales/clients asks for root"
+
+
+def test_a_plain_users_drive_is_the_reason_only_where_root_would_make_a_difference():
+    for program, policy in ((CAT, SECRET), (SOFFICE, SALES)):
+        said = [
+            explain(bundle(policy), "li", program, FILE, Action.READ, MONDAY_NOON, user_mount=user_mount)
+            for user_mount in (False, True)
+        ]
+        assert said[0] == said[1]
+
+
 def test_the_same_in_chinese():
     found = explain(bundle(), "li", CAT, FILE, Action.READ, MONDAY_NOON, language="zh")
     assert found.sentence == (
         "li可以用/usr/bin/cat对/sales/clients/a.docx执行“读取”,看到密文:标签 sales/clients 没有匹配的规则,只给出密文。"
     )
+    found = explain(bundle(SECRET), "li", SOFFICE, FILE, Action.WRITE, MONDAY_NOON, language="zh", user_mount=True)
+    assert found.sentence == (
+        f"li不能用{PROGRAM}对{FILE}执行“写入”:"
+        "标签 sales/clients 只在由 root 运行的驱动器中给出明文,而这个驱动器由普通用户运行。"
+    )
+    assert found.trace[0].text == "机器:驱动器由普通用户运行,而标签 sales/clients 要求由 root 运行"
 
 
 def test_both_languages_say_the_same_things():

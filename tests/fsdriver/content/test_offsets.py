@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsdriver.content.offsets import CHUNK_SIZE, MAX_SIZE, chunk_count, plain_size, sealed_size, slot_offset
+from fsdriver.content.offsets import CHUNK_SIZE, MAX_SIZE, chunk_count, plain_size, sealed_size
 
 
 @given(st.integers(0, MAX_SIZE), st.sampled_from([4096, CHUNK_SIZE, 1 << 20]))
@@ -20,7 +20,5 @@ def test_a_file_of_any_length_has_a_plain_size(sealed):
     assert 0 <= plain_size(sealed) <= max(0, sealed - 4096)
 
 
-def test_slots_touch():
-    assert slot_offset(0) == 4096
-    assert slot_offset(1) - slot_offset(0) == CHUNK_SIZE + 36
+def test_a_chunk_begun_counts():
     assert chunk_count(CHUNK_SIZE + 1) == 2

@@ -198,7 +198,7 @@ def check_many_waiting_locks_stop_nobody_else(top: Path) -> None:
             with opened(path) as other:
                 fcntl.flock(other, fcntl.LOCK_EX)
 
-        threads = [threading.Thread(target=waits) for _ in range(200)]
+        threads = [threading.Thread(target=waits) for _ in range(120)]
         for thread in threads:
             thread.start()
         time.sleep(0.5)
