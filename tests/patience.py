@@ -14,6 +14,14 @@ PATIENCE = 60.0
 TRIES = 5
 
 
+def eventually(fact: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Polls until `fact` is true. For the last effect of what is waited for: the test looks at once."""
+    end = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < end, "it did not become true in time"
+        time.sleep(0.01)
+
+
 def within(seconds: float, attempt: Callable[[], float]) -> float:
     """What one of several attempts took, each of which says it itself; AssertionError if none took less."""
     best = math.inf

@@ -3,7 +3,6 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -23,7 +22,7 @@ from policy import Bundle, Person, ProgramFacts, load, preview_label_ids
 from tests.fsdriver.test_witness import PUBLIC as LOG_PUBLIC
 from tests.fsdriver.test_witness import note as log_note
 from tests.loopback import COMPANY, MACHINE, Company, KeyServer, failure, lend
-from tests.patience import PATIENCE, taken, within
+from tests.patience import PATIENCE, eventually, taken, within
 
 LABEL = bytes.fromhex("aa" * 16)
 POLICY = load(
@@ -47,13 +46,6 @@ def document(number, company=COMPANY):
     return Bundle.build(
         POLICY, number=number, company=company, label_ids=ids, people=[Person("li", True, frozenset(), frozenset())]
     ).to_document()
-
-
-def eventually(fact: Callable[[], object], seconds=PATIENCE):
-    end = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < end, "it did not become true in time"
-        time.sleep(0.01)
 
 
 class Brain:
@@ -170,6 +162,12 @@ class World:
 
     def start(self):
         return self.client.start(self.filesystem, wait=PATIENCE)
+
+    def sync(self):
+        """One more good sync, of which the leases at least have come into force."""
+        before = self.client.status().synced
+        self.client.sync_soon()
+        eventually(lambda: self.client.status().synced > before)
 
     def lend_again(self, lease):
         """After a revocation: the label has a new lease, and the filesystem was told nothing."""
@@ -571,9 +569,7 @@ def test_a_log_that_became_shorter_is_recorded_and_shown(world):
     eventually(lambda: not notes)
     eventually(lambda: "had 9" in world.client.status().log_problem)
     eventually(lambda: world.spool.last)
-    synced = world.client.status().synced
-    world.client.sync_soon()
-    eventually(lambda: world.client.status().synced > synced)  # so the one before has had all its effects
+    world.sync()  # so the one before has had all its effects
     world.client.key_for(LABEL)
     assert world.client.flush(PATIENCE)
     assert [msgspec.json.decode(r)["event"] for r in world.brain.records] == ["rollback"]
@@ -599,10 +595,8 @@ def test_a_bug_in_the_filesystem_does_not_stop_renewals(world):
     world.filesystem.on_revoked = bug
     world.start()
     world.brain.labels = {}
-    for _ in range(2):
-        synced = world.client.status().synced
-        world.client.sync_soon()
-        eventually(lambda synced=synced: world.client.status().synced > synced)
+    world.sync()
+    world.sync()
     assert world.client.status().problem == ""
 
 

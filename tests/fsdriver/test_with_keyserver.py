@@ -20,8 +20,8 @@ from keyserver.client import TokenRefused
 from keyserver.messages import FilePath
 from keyserver.secret_store import SecretSettings
 from policy import ProgramFacts
-from tests.fsdriver.test_keyclient import Filesystem, eventually
-from tests.patience import PATIENCE, within
+from tests.fsdriver.test_keyclient import Filesystem
+from tests.patience import PATIENCE, eventually, within
 
 ROOT = Path(__file__).parents[2]
 
