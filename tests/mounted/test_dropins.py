@@ -222,7 +222,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file(mounted: Mounted, folder: P
     script = (
         "import os, sys, time\n"
         "fd = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC); os.write(fd, sys.argv[2].encode())\n"
-        "print('written', flush=True); time.sleep(60)\n"
+        "print('written', flush=True); time.sleep(1000)\n"
     )
     writer = subprocess.Popen([unlisted_python(), "-c", script, str(path), written.decode()], stdout=subprocess.PIPE)
     assert writer.stdout is not None

@@ -164,7 +164,7 @@ def test_an_old_chunk_put_back_in_its_own_place(mounted: Mounted, path: Path) ->
 HOLD = """
 import errno, os, sys, time
 fd = os.open(sys.argv[1], os.O_RDONLY)
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 while time.monotonic() < end:
     try:
         os.pread(fd, 10, 0)
