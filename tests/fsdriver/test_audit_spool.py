@@ -415,7 +415,7 @@ def test_kill_before_each_system_call(tmp_path, calls):
         command = ["strace", "-f", "-qq", "-o", "/dev/null", *(f"--trace-path={path}" for path in paths)]
         command += ["-e", f"inject={calls}:signal=KILL:when={when}"]
         command += [sys.executable, "-I", "-c", CHILD, str(place), "12", "a"]
-        done = subprocess.run(command, capture_output=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, timeout=120)
         ran = done.returncode != 0
         numbers = done.stdout.decode().split()[1:]
         if place.exists():

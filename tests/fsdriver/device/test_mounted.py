@@ -286,11 +286,11 @@ def test_the_watchdog_aborts_a_handler_that_never_answers(drives: Callable[..., 
 
 
 def test_the_watchdog_lets_an_answer_wait(drives: Callable[..., Drive], transport: str) -> None:
-    drive = drives(io_uring=transport == "io_uring", hang_limit=0.5)
+    drive = drives(io_uring=transport == "io_uring", hang_limit=1.0)
     (drive.path / "slow").touch()
     with reading(drive.path / "slow") as reader:
         blocked(reader)
-        time.sleep(1.5)
+        time.sleep(3)
         drive.ask("release")
         assert reader.stdout
         assert reader.stdout.readline() == "b'at last\\n'\n"
