@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.content import CHUNK_SIZE
-from tests.mounted.mounted import LISTED, MAGIC, Mounted, get, listed, put, run
+from tests.mounted.mounted import LISTED, MAGIC, Mounted, get, listed, put, run, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -186,7 +186,7 @@ def test_an_old_chunk_in_a_file_too_large_to_be_verified_at_its_open(mounted: Mo
 
     change(mounted, path, roll_back)
     assert listed(HOLD, path, check=False).strip() == "EIO"
-    assert damaged_records(mounted, path)
+    wait_until(lambda: damaged_records(mounted, path))
 
 
 def test_a_chunk_newer_than_the_commit(mounted: Mounted, path: Path) -> None:
