@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.endtoend.company import eventually, mount_points
+from tests.endtoend.company import eventually, mount_points, running
 from tests.endtoend.program import Refused
 
 
@@ -21,7 +21,7 @@ def test_unmounting_while_files_are_open(own, program):
     daemon = own.daemon_pid
     own.fsdriver("umount")
     assert str(own.drive) not in mount_points()
-    eventually(lambda: not os.path.exists(f"/proc/{daemon}"))
+    eventually(lambda: not running(daemon))
     for name, act in (("w", "write"), ("r", "read")):
         with pytest.raises(Refused, match="ENOTCONN|EACCES|EIO|ECONNABORTED"):
             program.write(name, "x") if act == "write" else program.read(name, 100)
@@ -38,7 +38,7 @@ def test_unmounting_while_files_are_open(own, program):
         program.end_all()
         daemon = own.daemon_pid
         end()
-        eventually(lambda daemon=daemon: not os.path.exists(f"/proc/{daemon}"))
+        eventually(lambda daemon=daemon: not running(daemon))
         assert str(own.drive) not in mount_points()
         (own.drive / "an ordinary folder again").mkdir()
         (own.drive / "an ordinary folder again").rmdir()
