@@ -409,11 +409,12 @@ def test_a_restart_without_the_server_has_policy_but_no_keys(world):
 @pytest.mark.parametrize("learned", ["sync", "push", "grant", "records"])
 def test_a_ban_forgets_everything_at_once(world, learned):
     world.start()
-    eventually(lambda: world.server.answers.streams)
+    eventually(lambda: world.client.status().state == "connected")
     secret = world.client.key_for(LABEL).secret
     banned = failure(403, "banned")
-    if learned == "sync":
+    if learned != "push":
         world.brain.refusal = banned
+    if learned == "sync":
         world.client.sync_soon()
     elif learned == "push":
         world.push("banned")
