@@ -92,18 +92,28 @@ class Connection(http.client.HTTPConnection):
         self.context = context
         # http.client drops its own reference once an answer says that the connection ends with it.
         self.tls: _DeadlineSocket | None = None
+        self._aborted = False
 
     def connect(self) -> None:
         raw = socket.create_connection((self.host, self.port), timeout=_left(self.deadline))
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw.settimeout(_left(self.deadline))
-            wrapped = self.context.wrap_socket(raw, server_hostname=self.host)
+            wrapped = self.context.wrap_socket(raw, server_hostname=self.host, do_handshake_on_connect=False)
         except BaseException:
             raw.close()
             raise
         assert isinstance(wrapped, _DeadlineSocket)
-        self.sock = self.tls = wrapped
+        try:
+            # INVARIANT: here it is shown before the flag is read, and `abort` does the opposite: one of them ends it.
+            self.tls = wrapped
+            if self._aborted:
+                raise ConnectionAbortedError("the client was closed")
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        self.sock = wrapped
         self.set_deadline(self.deadline)
 
     def set_deadline(self, deadline: float) -> None:
@@ -127,7 +137,8 @@ class Connection(http.client.HTTPConnection):
         return bool(poll.poll(0))
 
     def abort(self) -> None:
-        """Ends the connection under a thread that may be reading it: that thread sees the end of the stream."""
+        """Ends the connection under a thread that may be making or reading it: that thread sees the stream end."""
+        self._aborted = True
         if self.tls is not None:
             # SSLSocket.shutdown would drop the TLS state the reader is using.
             try:

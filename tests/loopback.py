@@ -143,6 +143,8 @@ class _Server(ThreadingHTTPServer):
         try:
             with self.context.wrap_socket(request, server_side=True) as wrapped:
                 self.sockets.add(wrapped)
+                if self.keyserver.stopped.is_set():  # its handshake was under way meanwhile
+                    return
                 _Handler(wrapped, client_address, self)
                 self.sockets.discard(wrapped)
         except OSError:
@@ -167,7 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
         answers = self.server.keyserver.answers
         body = self.rfile.read(int(self.headers["content-length"]))
         answers.requests.append(Request(self.path, dict(self.headers), body))
-        time.sleep(answers.delay)
+        if self.server.keyserver.stopped.wait(answers.delay):
+            self.close_connection = True
+            return
         answer = answers.by_path[self.path.removeprefix("/v1")](body)
         status, content = answer if isinstance(answer, tuple) else (200, answer)
         data = content if isinstance(content, bytes) else b"" if content is None else msgspec.json.encode(content)

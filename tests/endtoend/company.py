@@ -16,13 +16,14 @@ from fsdriver.device.mountpoint import MountPoint
 from keyserver.auditlog.reader import read_bodies
 from keyserver.store.database import Store
 from keyserver.store.records import RecordFilter
+from tests.patience import PATIENCE
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 POLICY = HERE / "policy"
 LISTED = "/usr/bin/python3.11"
 """An interpreter the test policy lists, unlike the one that runs pytest."""
-SECONDS = 60.0
+SECONDS = 2 * PATIENCE
 
 
 class CommandFailed(Exception):
@@ -60,6 +61,7 @@ class Company:
         self.facts = json.loads(
             our("fsdriver", "demo", "--dir", self.directory, *policy, *options, "--detach", "-o", "json").stdout
         )
+        self.is_heard()
         return self.facts
 
     def stop(self):
@@ -80,6 +82,12 @@ class Company:
 
     def mount(self, *options):
         self.fsdriver("mount", "--detach", *options)
+        if pids(b"keyserver", b"serve", str(self.server_home).encode()):
+            self.is_heard()
+
+    def is_heard(self):
+        """Waits until the drive has its keys and hears pushes, or that it is banned."""
+        eventually(lambda: self.status()["server"]["state"] != "offline")
 
     # ---- what is known of it -----------------------------------------------------------------------------------
 
@@ -131,7 +139,7 @@ class Company:
 
     def stop_server(self, number=signal.SIGTERM):
         os.kill(self.server_pid, number)
-        eventually(lambda: not pids(b"keyserver", b"serve", str(self.server_home).encode()), 20)
+        eventually(lambda: not pids(b"keyserver", b"serve", str(self.server_home).encode()))
 
     def start_server(self):
         """As the demo does, at the addresses the machine knows."""
@@ -199,7 +207,7 @@ def temporary_directory():
     return path
 
 
-def eventually(fact, seconds=10.0):
+def eventually(fact, seconds=2 * PATIENCE):
     end = time.monotonic() + seconds
     while not (value := fact()):
         assert time.monotonic() < end, "it did not become true in time"

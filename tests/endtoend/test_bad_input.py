@@ -231,7 +231,7 @@ def test_a_passphrase_is_asked_for(unmounted):
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
         finally:
             os.close(terminal)
-        assert unmounted.status()["server"]["state"] == "connected"
+        eventually(lambda: unmounted.status()["server"]["state"] == "connected")
 
 
 def test_a_torn_spool_tail(unmounted):
@@ -295,7 +295,7 @@ def test_a_full_disk(tmp_path, program):
             program.unlink(small.drive / "clients" / path.name)
         assert program.get(small.drive / "clients/before.txt") == "before"
         program.put(small.drive / "clients/after.txt", "after")
-        eventually(lambda: small.status()["spool"]["waiting"] == 0, 30)
+        eventually(lambda: small.status()["spool"]["waiting"] == 0)
         assert small.verify()
         small.stop()
     finally:

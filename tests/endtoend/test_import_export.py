@@ -57,8 +57,9 @@ def test_a_conflict_keeps_both(company, program, tree):
 def test_an_import_that_was_killed_is_run_again(company, program, tmp_path):
     source, target = tmp_path / "many", company.drive / "clients/many"
     source.mkdir()
-    for number in range(60):
-        (source / f"{number:03}.bin").write_bytes(bytes([number]) * 200_000)
+    names = [f"{number:03}.bin" for number in range(120)]  # so many that it is not done before it is killed
+    for number, name in enumerate(names):
+        (source / name).write_bytes(bytes([number]) * 100_000)
     # fmt: off
     command = [sys.executable, "-m", "fsdriver", "--home", company.agent_home, "import", source, target, "--delete"]
     # fmt: on
@@ -70,13 +71,13 @@ def test_an_import_that_was_killed_is_run_again(company, program, tmp_path):
         running.wait()
         # Whatever is not in its place yet is still where it was.
         here = {path.name for path in target.iterdir() if path.suffix == ".bin"}
-        assert here | {path.name for path in source.iterdir()} == {f"{number:03}.bin" for number in range(60)}
+        assert here | {path.name for path in source.iterdir()} == set(names)
     assert source.exists()
     company.fsdriver("import", source, target, "--delete")
     assert not source.exists()
-    assert sorted(os.listdir(target)) == [f"{number:03}.bin" for number in range(60)]
-    for number in (0, 31, 59):
-        assert program.get(target / f"{number:03}.bin") == chr(number) * 200_000
+    assert sorted(os.listdir(target)) == names
+    for number in (0, 31, 119):
+        assert program.get(target / names[number]) == chr(number) * 100_000
 
 
 def test_an_import_into_a_place_where_nothing_may_be_made(company, tree):

@@ -18,7 +18,7 @@ top, policy, listed = sys.argv[1:]
 directory = top + "/demo"
 
 def our(*arguments):
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=120)
 
 def listed_put(path, text):
     script = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
@@ -30,7 +30,10 @@ found["begun"] = [begun.returncode, begun.stdout, begun.stderr]
 if begun.returncode == 0:
     try:
         drive = directory + "/drive"
-        found["status"] = json.loads(our("fsdriver", "--home", directory + "/agent", "status", "-o", "json").stdout)
+        for _ in range(100):  # the demo does not wait until it hears pushes
+            found["status"] = json.loads(our("fsdriver", "--home", directory + "/agent", "status", "-o", "json").stdout)
+            if found["status"]["server"]["state"] == "connected":
+                break
         found["put"] = listed_put(drive + "/clients/a.txt", "a plain user's")
         found["get"] = subprocess.run(["/usr/bin/head", drive + "/clients/a.txt"], capture_output=True).stdout.decode()
         sealed = subprocess.run(["/usr/bin/cat", drive + "/clients/a.txt"], capture_output=True).stdout
@@ -84,7 +87,7 @@ def as_user(place, *before):
         LISTED, "-c", SCRIPT, place / "theirs", place / "policy", LISTED,
     ]  # fmt: skip
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{place}/programs:{place}/libraries", "LANG": "C.UTF-8"}
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

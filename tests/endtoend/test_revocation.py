@@ -1,11 +1,13 @@
 import shutil
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.endtoend.company import LISTED, POLICY, eventually
+from tests.endtoend.company import LISTED, POLICY, Company, eventually
 from tests.endtoend.program import SIGBUS, Program, Refused
+from tests.patience import within
 
 WITHIN = 1.0
 """Seconds a revocation may take (promise P5)."""
@@ -20,6 +22,9 @@ class Holder:
         self.path = company.drive / place
         self.program = Program()
         self.program.put(self.path, TEXT)
+        self.hold()
+
+    def hold(self):
         self.program.open("held", self.path, 0)
         assert self.program.read("held", len(TEXT)) == TEXT
         self.program.map("held")
@@ -27,7 +32,7 @@ class Holder:
 
     def measured(self, act, event):
         """Seconds from the server's record of what `act` did until the handle, and the mapping, were refused."""
-        self.program.tell("refused", "held", "held", 15)
+        self.program.tell("refused", "held", "held", 60)
         act()
         found = self.program.answer()
         done = self.company.records(event, machine="server")[-1]
@@ -35,6 +40,21 @@ class Holder:
         assert found["read"][0] == "EACCES"
         assert found["map"][0] == SIGBUS
         return found["read"][1] - at, found["map"][1] - at
+
+    def is_refused_in_time(self, act, event, undo, report):
+        """After `act`. A second attempt, where this machine stood still in the first, begins with `undo`."""
+        attempts = 0
+
+        def attempt():
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
+                undo()
+                eventually(lambda: can_read(self))
+                self.hold()
+            return report(self.measured(act, event))
+
+        within(WITHIN, attempt)
 
     def end(self):
         self.program.end()
@@ -47,10 +67,16 @@ def holder(company):
     holder.end()
 
 
-def report(record_property, what, seconds):
-    for name, value in zip(("read", "map"), seconds, strict=True):
-        record_property(f"{what}-{name}", round(value, 3))
-        assert value < WITHIN
+@pytest.fixture
+def report(record_property):
+    """Notes what the two took; the slower one."""
+
+    def note(seconds):
+        for name, value in zip(("read", "map"), seconds, strict=True):
+            record_property(name, round(value, 3))
+        return max(seconds)
+
+    return note
 
 
 def receipts(company):
@@ -73,10 +99,14 @@ def restored(company):
     eventually(lambda: "office/clients" in {each["label"] for each in company.status()["leases"]})
 
 
-def test_a_revoked_lease(company, holder, restored, record_property):
+def test_a_revoked_lease(company, holder, restored, report):
     before = len(receipts(company))
-    seconds = holder.measured(lambda: company.keyserver("lease", "revoke", restored), "revoke")
-    report(record_property, "lease-revoke", seconds)
+    holder.is_refused_in_time(
+        lambda: company.keyserver("lease", "revoke", restored),
+        "revoke",
+        lambda: company.keyserver("lease", "restore", restored),
+        report,
+    )
     with pytest.raises(Refused, match="EACCES"):
         holder.program.get(holder.path)
     with pytest.raises(Refused, match="EACCES"):
@@ -86,8 +116,8 @@ def test_a_revoked_lease(company, holder, restored, record_property):
     eventually(lambda: len(receipts(company)) > before)
     assert restored in receipts(company)[-1]["detail"]
     assert "handles_refused=1" in receipts(company)[-1]["detail"]
-    company.everything_arrived()
-    (noted,) = [record for record in company.records("revoke") if record["machine"] != "server"]
+    eventually(lambda: [record for record in company.records("revoke") if record["machine"] != "server"])
+    noted = [record for record in company.records("revoke") if record["machine"] != "server"][0]
     assert (noted["file"]["path"], noted["view"], noted["user"]) == ("/clients/held.txt", "plaintext", "root")
 
     company.keyserver("lease", "restore", restored)
@@ -96,9 +126,13 @@ def test_a_revoked_lease(company, holder, restored, record_property):
         holder.program.read("held", 10)
 
 
-def test_a_disabled_person(company, holder, record_property):
-    seconds = holder.measured(lambda: company.keyserver("user", "disable", "root"), "user-disabled")
-    report(record_property, "user-disable", seconds)
+def test_a_disabled_person(company, holder, report):
+    holder.is_refused_in_time(
+        lambda: company.keyserver("user", "disable", "root"),
+        "user-disabled",
+        lambda: company.keyserver("user", "enable", "root"),
+        report,
+    )
     with pytest.raises(Refused):
         holder.program.get(holder.path)
     still_ciphertext(company, holder.path)
@@ -113,17 +147,21 @@ def can_read(holder):
         return False
 
 
-def test_a_policy_that_takes_the_right_away(company, holder, record_property, tmp_path):
+def test_a_policy_that_takes_the_right_away(company, holder, report, tmp_path):
     changed = tmp_path / "policy"
     shutil.copytree(POLICY, changed)
     text = (changed / "office.yaml").read_text()
     (changed / "office.yaml").write_text(text.replace("labels: [clients, brief,", "labels: [brief,"))
-    seconds = holder.measured(lambda: company.keyserver("policy", "upload", changed), "policy")
-    report(record_property, "policy", seconds)
+    holder.is_refused_in_time(
+        lambda: company.keyserver("policy", "upload", changed),
+        "policy",
+        lambda: company.keyserver("policy", "upload", POLICY),
+        report,
+    )
     still_ciphertext(company, holder.path)
     # A rule that is added gives the right at once, not at half term.
     company.keyserver("policy", "upload", POLICY)
-    eventually(lambda: can_read(holder), 2)
+    eventually(lambda: can_read(holder), 60)
 
 
 def test_what_was_written_before_a_revocation_is_kept(company, program, restored):
@@ -179,12 +217,22 @@ def refused(program):
     return False
 
 
-def test_a_banned_machine(own, record_property):
-    own.start()
-    holder = Holder(own, "clients/held.txt")
-    try:
-        machine = own.machine()
-        report(record_property, "machine-ban", holder.measured(lambda: own.keyserver("machine", "ban", machine), "ban"))
+def test_a_banned_machine(report):
+    with ExitStack() as stack:
+        tried = []
+
+        def ban():
+            own = Company()
+            stack.callback(own.end)
+            own.start()
+            holder = Holder(own, "clients/held.txt")
+            stack.callback(holder.end)
+            tried.append((own, holder))
+            machine = own.machine()
+            return report(holder.measured(lambda: own.keyserver("machine", "ban", machine), "ban"))
+
+        within(WITHIN, ban)
+        own, holder = tried[-1]
         eventually(lambda: own.status()["server"]["state"] == "banned")
         with pytest.raises(Refused):
             holder.program.get(holder.path)
@@ -205,5 +253,3 @@ def test_a_banned_machine(own, record_property):
             pytest.fail("the banned machine shows nothing but sealed bytes")
         finally:
             program.end()
-    finally:
-        holder.end()

@@ -7,6 +7,7 @@ import pytest
 
 from tests.endtoend.company import eventually
 from tests.endtoend.program import Program, Refused
+from tests.patience import within
 
 QUICKLY = 6.0
 """Seconds within which every call has its answer, whatever the key server does."""
@@ -42,7 +43,7 @@ def away(request, company):
     yield Server()
     if not back.is_set():
         bring()
-    eventually(lambda: company.status()["server"]["state"] == "connected", 40)
+    eventually(lambda: company.status()["server"]["state"] == "connected")
 
 
 def test_terms_carry_on_and_then_end(company, program, away):
@@ -51,19 +52,26 @@ def test_terms_carry_on_and_then_end(company, program, away):
     program.put(clients, "lent for a quarter of an hour")
     opens_before = len(company.paths("open"))
     program.open("brief", brief, 0)
+    lent = next(lease for lease in company.status()["leases"] if lease["label"] == "office/brief")
     away.take()
-    began = time.time()
-    found = program.try_open(brief, 12)
+    found = program.try_open(brief, 60)
     assert found["error"] == "EACCES"
-    assert found["count"] > 10
-    assert found["longest"] < QUICKLY
-    # The term was counted from the last sync, at most half a lease before; then a try to ask.
-    assert 2.0 < found["at"] - began < 8.0
+    # Terms count from the last sync, which may have come after `lent`: not refused before, nor served after.
+    assert found["at"] > lent["usable_until"] - 0.5
+    assert found["last"] < company.status()["server"]["synced"] + 4.1
     assert program.refused("brief", None, 1.0)["read"][0] == "EACCES"  # cached pages too, within a second
     program.close("brief")
-    with pytest.raises(Refused, match="EACCES"):
-        program.put(company.drive / "brief/new.txt", "no key to seal it with")
-    assert program.seconds < QUICKLY
+
+    def ask_in_vain():
+        time.sleep(2.1)  # so that the server is asked once more
+        with pytest.raises(Refused, match="EACCES"):
+            program.open("again", brief, 0)
+        opening = program.seconds
+        with pytest.raises(Refused, match="EACCES"):
+            program.put(company.drive / "brief/new.txt", "no key to seal it with")
+        return max(opening, program.seconds)
+
+    within(QUICKLY, ask_in_vain)
     # The label with hours left goes on, and so does everything that needs no key.
     for _ in range(20):
         assert program.get(clients) == "lent for a quarter of an hour"
@@ -74,8 +82,8 @@ def test_terms_carry_on_and_then_end(company, program, away):
     assert "office/brief" not in {lease["label"] for lease in status["leases"]}
 
     away.bring()
-    eventually(lambda: company.status()["server"]["state"] == "connected", 40)
-    eventually(lambda: opened(program, brief), 5)
+    eventually(lambda: company.status()["server"]["state"] == "connected")
+    eventually(lambda: opened(program, brief))
     company.everything_arrived()
     records = company.records()
     numbers = [record["seq"] for record in records if record["machine"] != "server"]
@@ -136,29 +144,36 @@ def test_a_secret_file_without_the_server(company, program, away):
     program.put(ordinary, "ordinary")
     away.take()
     others = [Program() for _ in range(3)]
-    try:
+
+    def ask_in_vain():
+        """What share of its time each took that was asked meanwhile, at most."""
         for other in others:  # all ask for the same key at once: nobody else waits with them
             other.tell("get", path)
         time.sleep(0.2)
+        shares = []
         for _ in range(5):
             assert program.get(ordinary) == "ordinary"
-            assert program.seconds < 1.0
+            shares.append(program.seconds / 1.0)
             assert program.exists(path)
-            assert program.seconds < 1.0
+            shares.append(program.seconds / 1.0)
         assert path.read_bytes()
         for other in others:
             with pytest.raises(Refused, match="EACCES"):
                 other.answer()
-            assert other.seconds < QUICKLY
+            shares.append(other.seconds / QUICKLY)
         with pytest.raises(Refused, match="EACCES"):
             program.put(company.drive / "payroll/new.txt", "no")
-        assert program.seconds < QUICKLY
+        shares.append(program.seconds / QUICKLY)
+        return max(shares)
+
+    try:
+        within(1.0, ask_in_vain)
         assert not (company.store / "payroll/new.txt").exists()
     finally:
         away.bring()
         for other in others:
             other.end()
-    eventually(lambda: opened(program, path), 10)
+    eventually(lambda: opened(program, path))
 
 
 def test_a_mount_without_the_server(own, program):
@@ -172,6 +187,6 @@ def test_a_mount_without_the_server(own, program):
         program.get(own.drive / "clients/a.txt")
     assert (own.drive / "clients/a.txt").read_bytes() == (own.store / "clients/a.txt").read_bytes()
     own.start_server()
-    eventually(lambda: opened(program, own.drive / "clients/a.txt") == "text", 40)
+    eventually(lambda: opened(program, own.drive / "clients/a.txt") == "text")
     own.everything_arrived()
     assert own.verify()

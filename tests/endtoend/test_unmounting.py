@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD
 from tests.endtoend.company import ROOT, CommandFailed, eventually, mount_points
+=======
+from tests.endtoend.company import eventually, mount_points, running
+>>>>>>> flakes
 from tests.endtoend.program import Refused
 
 
@@ -23,7 +27,7 @@ def test_unmounting_while_files_are_open(own, program):
     daemon = own.daemon_pid
     own.fsdriver("umount")
     assert str(own.drive) not in mount_points()
-    eventually(lambda: not os.path.exists(f"/proc/{daemon}"))
+    eventually(lambda: not running(daemon))
     for name, act in (("w", "write"), ("r", "read")):
         with pytest.raises(Refused, match="ENOTCONN|EACCES|EIO|ECONNABORTED"):
             program.write(name, "x") if act == "write" else program.read(name, 100)
@@ -40,7 +44,7 @@ def test_unmounting_while_files_are_open(own, program):
         program.end_all()
         daemon = own.daemon_pid
         end()
-        eventually(lambda daemon=daemon: not os.path.exists(f"/proc/{daemon}"))
+        eventually(lambda daemon=daemon: not running(daemon))
         assert str(own.drive) not in mount_points()
         (own.drive / "an ordinary folder again").mkdir()
         (own.drive / "an ordinary folder again").rmdir()

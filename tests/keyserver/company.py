@@ -29,6 +29,7 @@ from keyserver.service import Founding, KeyService, found, new_company
 from keyserver.serving import Listener, announcer, run
 from keyserver.store.database import Store
 from keyserver.web.tls import ServerTls
+from tests.patience import PATIENCE
 
 NOON = 1_790_000_000.0
 PASSWORD = "a long enough password"
@@ -180,6 +181,16 @@ class Company:
         self.store.close()
 
 
+class PatientClient(AgentClient):
+    """Does not take a machine that stands still for a server that is away."""
+
+    def _call(self, path, request, answer, timeout):
+        return super()._call(path, request, answer, max(timeout, PATIENCE))
+
+    def events(self, last, *, timeout=PATIENCE):
+        return super().events(last, timeout=timeout)
+
+
 @contextmanager
 def one_commit(writer: Writer) -> Iterator[None]:
     """What is submitted meanwhile is committed together."""
@@ -187,10 +198,10 @@ def one_commit(writer: Writer) -> Iterator[None]:
 
     def hold(_: object) -> None:
         busy.set()
-        gate.wait(10)
+        gate.wait(PATIENCE)
 
     writer.submit(hold)
-    busy.wait(10)
+    busy.wait(PATIENCE)
     yield
     gate.set()
 
@@ -225,7 +236,7 @@ class Served:
         return machine, self.client(machine)
 
     def client(self, machine: TestMachine) -> AgentClient:
-        return AgentClient(self.agent_url, self.service.authority.pem, machine.certificate, machine.key)
+        return PatientClient(self.agent_url, self.service.authority.pem, machine.certificate, machine.key)
 
 
 @contextmanager
@@ -236,7 +247,7 @@ def serving(founded: Founded, clock: Clock) -> Iterator[Served]:
     thread = threading.Thread(target=loop.run_until_complete, args=(served.run(),))
     thread.start()
     try:
-        assert served.started.wait(10)
+        assert served.started.wait(PATIENCE)
         yield served
     finally:
         loop.call_soon_threadsafe(served.stopping.set)

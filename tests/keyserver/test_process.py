@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 
 import msgspec
@@ -20,14 +19,15 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from fsdriver.content.keyfile import KeyFile
 from keyserver import client as c
-from keyserver.client import AgentClient, JoinToken, enrol
+from keyserver.client import JoinToken, enrol
 from keyserver.home import Home
 from keyserver.keys.labels import LabelKeys
 from keyserver.messages import RecordBatch, SyncRequest
 from keyserver.secret_store import open_store
 from keyserver.service import unseal
 from keyserver.store import Store
-from tests.keyserver.company import POLICY, TestMachine
+from tests.keyserver.company import POLICY, PatientClient, TestMachine
+from tests.patience import PATIENCE, taken, within
 
 PASSPHRASE = "a passphrase nobody guesses"
 
@@ -37,7 +37,7 @@ def keyserver(home, *words, code=0, pass_fds=()):
         [sys.executable, "-m", "keyserver", "--home", str(home), *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE,
         pass_fds=pass_fds,
     )
     assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
@@ -61,7 +61,7 @@ def serving(home):
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=15)
+        _, said = process.communicate(timeout=PATIENCE)
         assert "Traceback" not in said, said
 
 
@@ -94,7 +94,7 @@ def join(home):
     token = keyserver(home, "token", "create", "--person", "1000=li").stdout.strip()
     answer = enrol(addresses["admin_url"], JoinToken.parse(token), machine.request())
     machine.id, machine.certificate = answer.machine, answer.certificate
-    return machine, AgentClient(answer.agent_url, answer.authority, answer.certificate, machine.key)
+    return machine, PatientClient(answer.agent_url, answer.authority, answer.certificate, machine.key)
 
 
 def test_the_commands_of_an_admins_day(home, server):
@@ -187,25 +187,27 @@ def test_a_server_stays_sealed_without_its_passphrase(home):
 
 
 def test_stopping_is_clean_and_signs_the_last_checkpoint(home):
-    with serving(home) as process:
-        _, client = join(home)
-        stream = client.events(0)
-        iter(stream).__next__()
-        begun = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
-        assert time.monotonic() - begun < 5
-        stream.__exit__(None, None, None)
-        client.close()
-    assert not (home / "addresses.json").exists()
+    def stop():
+        with serving(home) as process:
+            _, client = join(home)
+            with client.events(0) as stream:
+                next(iter(stream))
+                process.send_signal(signal.SIGTERM)
+                seconds = taken(lambda: process.wait(PATIENCE))
+            client.close()
+        assert process.returncode == 0
+        assert not (home / "addresses.json").exists()
+        return seconds
+
+    within(5, stop)
     found = ask(home, "audit", "verify")
     assert found["records"] == found["checkpointed"]
 
 
 def test_kill_9_during_ingest_loses_nothing_acknowledged(home):
-    acknowledged = 0
     with serving(home) as process:
         machine, client = join(home)
+        acknowledged = client.records(machine.batch(50)).acknowledged
         killer = threading.Timer(1.0, lambda: os.kill(process.pid, signal.SIGKILL))
         killer.start()
         try:
@@ -214,15 +216,20 @@ def test_kill_9_during_ingest_loses_nothing_acknowledged(home):
         except c.ClientError:
             pass
         killer.join()
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(PATIENCE) == -signal.SIGKILL
         client.close()
     assert acknowledged > 0
     ask(home, "audit", "verify")
     with serving(home):
         assert ask(home, "audit", "verify")["records"] > acknowledged
         url = json.loads((home / "addresses.json").read_text())["agent_url"]
+<<<<<<< HEAD
         again = AgentClient(url, (home / "authority.pem").read_text(), machine.certificate, machine.key)
         kept = again.records(RecordBatch(1, bytes(32), b"")).acknowledged
+=======
+        again = PatientClient(url, (home / "authority.pem").read_text(), machine.certificate, machine.key)
+        kept = again.records(RecordBatch(1, bytes(32), ())).acknowledged
+>>>>>>> flakes
         assert acknowledged <= kept <= acknowledged + 50
         again.close()
 

@@ -29,7 +29,7 @@ def check(company, **options):
 
 
 def tamper(company, statement, *values):
-    with sqlite3.connect(company.founded.home.database, timeout=10) as connection:
+    with sqlite3.connect(company.founded.home.database, timeout=60) as connection:
         connection.execute("PRAGMA ignore_check_constraints=ON")
         connection.execute(statement, values)
     connection.close()

@@ -19,6 +19,7 @@ import msgspec
 from fsdriver.device.mountpoint import MountPoint
 from fsdriver.spool_segment import HEAD_SIZE, SegmentDamaged, frames
 from keyserver.messages import Record
+from tests.patience import PATIENCE
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -30,7 +31,7 @@ DANA = 1000
 """A uid that is a person to the drive, beside root."""
 STRANGER = 4242
 """A uid that is nobody to the drive."""
-SECONDS = 60.0
+SECONDS = 2 * PATIENCE
 
 
 class Mounted:
@@ -77,7 +78,7 @@ class Mounted:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
-            assert self._process.wait(20) == 0
+            assert self._process.wait(SECONDS) == 0
         finally:
             self.end()
 
@@ -177,7 +178,7 @@ def run(command: Sequence[object], *, timeout: float = SECONDS, check: bool = Tr
     return output
 
 
-def wait_until(condition: object, seconds: float = 10.0) -> None:
+def wait_until(condition: object, seconds: float = PATIENCE) -> None:
     """Polls a function until it is true."""
     assert callable(condition)
     end = time.monotonic() + seconds

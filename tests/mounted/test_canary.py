@@ -51,7 +51,7 @@ def test_nothing_of_any_content_is_in_the_store_or_the_spool(mounted: Mounted, t
     script = (
         "import os, sys, time; f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC); os.write(f, sys.stdin.buffer.read())"
     )
-    script += "; print('written', flush=True); time.sleep(60)"
+    script += "; print('written', flush=True); time.sleep(1000)"
     writer = subprocess.Popen(
         [unlisted_python(), "-I", "-c", script, str(drive / "dropped")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.content import Header
-from tests.mounted.mounted import LISTED, MAGIC, Mounted, get, listed, put, run, unlisted_python, wait_until
+from tests.mounted.mounted import LISTED, MAGIC, SECONDS, Mounted, get, listed, put, run, unlisted_python, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -59,7 +59,7 @@ def test_a_document_copied_out_and_back_is_the_document_under_its_own_label(
 def put_big(path: Path, text: str) -> None:
     """Too long for an argument."""
     script = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_bytes(sys.stdin.buffer.read())"
-    subprocess.run([LISTED, "-I", "-c", script, str(path)], input=text.encode(), check=True, timeout=60)
+    subprocess.run([LISTED, "-I", "-c", script, str(path)], input=text.encode(), check=True, timeout=SECONDS)
 
 
 def test_a_sealed_file_can_be_put_back_over_the_document_itself(folder: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file(mounted: Mounted, folder: P
     script = (
         "import os, sys, time\n"
         "fd = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC); os.write(fd, sys.argv[2].encode())\n"
-        "print('written', flush=True); time.sleep(60)\n"
+        "print('written', flush=True); time.sleep(1000)\n"
     )
     writer = subprocess.Popen([unlisted_python(), "-c", script, str(path), written.decode()], stdout=subprocess.PIPE)
     assert writer.stdout is not None
@@ -314,9 +314,9 @@ def test_a_stranger_reads_sealed_bytes_and_changes_nothing(folder: Path) -> None
     os.chmod(folder, 0o777)
     os.chmod(folder / "f", 0o666)
     stranger = ["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups"]
-    sealed = subprocess.run([*stranger, "cat", folder / "f"], capture_output=True, timeout=60)
+    sealed = subprocess.run([*stranger, "cat", folder / "f"], capture_output=True, timeout=SECONDS)
     assert sealed.stdout.startswith(MAGIC)
-    by_listed = subprocess.run([*stranger, "head", "-c", "8", folder / "f"], capture_output=True, timeout=60)
+    by_listed = subprocess.run([*stranger, "head", "-c", "8", folder / "f"], capture_output=True, timeout=SECONDS)
     assert by_listed.stdout == MAGIC
     for command in (["rm", "-f", "f"], ["mv", "f", "g"], ["touch", "new"], ["mkdir", "d"], ["ln", "f", "h"]):
         assert "Permission denied" in run([*stranger, *command], check=False, cwd=folder), command

@@ -22,7 +22,7 @@ Outcome = dict[str, str]
 def outcome(directory: Path) -> Outcome:
     """Check name -> what went wrong, "" for nothing."""
     directory.mkdir()
-    lines = run([LISTED, "-I", "-c", START, ROOT, directory], timeout=200)
+    lines = run([LISTED, "-I", "-c", START, ROOT, directory], timeout=280)
     return {line["check"]: line["trouble"] for line in map(json.loads, filter(_is_result, lines.splitlines()))}
 
 

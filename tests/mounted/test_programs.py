@@ -64,7 +64,7 @@ def work(either: Mounted, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 def test_tar_unpacks_and_packs_a_tree(work: Path, tree: Path, digests: str, tmp_path: Path) -> None:
     run(["tar", "--format=posix", "--sort=name", "-C", tree.parent, "-cf", tmp_path / "in.tar", "tree"])
-    run(["tar", "-C", work, "-xf", tmp_path / "in.tar"], timeout=120)
+    run(["tar", "-C", work, "-xf", tmp_path / "in.tar"], timeout=200)
     assert listed(DIGESTS, work / "tree") == digests
     options = ["--format=posix", "--sort=name", "--pax-option=delete=atime,delete=ctime,exthdr.name=%d/%f"]
     for source, archive in ((tree.parent, tmp_path / "a.tar"), (work, work / "b.tar")):
@@ -77,9 +77,9 @@ def test_tar_unpacks_and_packs_a_tree(work: Path, tree: Path, digests: str, tmp_
 
 
 def test_rsync_twice_transfers_nothing_the_second_time(work: Path, tree: Path, digests: str) -> None:
-    first = run(["rsync", "-a", "--stats", f"{tree}/", work / "copy"], timeout=120)
+    first = run(["rsync", "-a", "--stats", f"{tree}/", work / "copy"], timeout=200)
     assert f"Number of regular files transferred: {FILES + 1:,}" in first
-    second = run(["rsync", "-a", "--stats", f"{tree}/", work / "copy"], timeout=120)
+    second = run(["rsync", "-a", "--stats", f"{tree}/", work / "copy"], timeout=200)
     assert "Number of regular files transferred: 0" in second
     assert listed(DIGESTS, work / "copy") == digests
     changed = run(
@@ -118,7 +118,7 @@ def git(*words: object, cwd: Path) -> str:
         "-c",
         "protocol.file.allow=always",
     ]
-    return run(["git", *identity, *words], cwd=cwd, timeout=120)
+    return run(["git", *identity, *words], cwd=cwd, timeout=200)
 
 
 def test_git_commits_clones_and_finds_nothing_wrong(work: Path) -> None:
@@ -168,14 +168,14 @@ def test_sqlite(either: Mounted, mode: str, tmp_path: Path) -> None:
     assert answers[1].startswith("ok\n")
     # Several writers at once wait for each other.
     base = either.drive / f"base-{mode}"
-    insert = "pragma busy_timeout=30000; begin immediate; insert into t (x) select 'w' || n from t limit 20; commit;"
+    insert = "pragma busy_timeout=100000; begin immediate; insert into t (x) select 'w' || n from t limit 20; commit;"
     before = int(run(["sqlite3", base, "select count(*) from t"]))
     writers = [
         subprocess.Popen(["sqlite3", str(base), insert * 5], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for _ in range(4)
     ]
     for writer in writers:
-        output = writer.communicate(timeout=100)[0]
+        output = writer.communicate(timeout=200)[0]
         assert writer.returncode == 0, output
     assert int(run(["sqlite3", base, "select count(*) from t"])) == before + 4 * 5 * 20
     assert run(["sqlite3", base, "pragma integrity_check"]) == "ok\n"

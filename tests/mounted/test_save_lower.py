@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import Mounted, listed, put
+from tests.mounted.mounted import Mounted, listed, put, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -24,7 +24,7 @@ def test_recorded_unless_said_otherwise(mounted: Mounted) -> None:
     put(drive / "clients/list", "names")
     listed(COPY, drive / "clients/list", drive / "list")
     assert label(drive / "list") == "company/internal"
-    assert any(record.to == "/list" for record in mounted.records("copy"))
+    wait_until(lambda: any(record.to == "/list" for record in mounted.records("copy")))
 
 
 def test_raised(mounted: Mounted) -> None:

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import pytest
 
-from tests.mounted.mounted import HERE, LISTED, MAGIC, Mounted, get, listed, put, run, unlisted_python
+from tests.mounted.mounted import HERE, LISTED, MAGIC, SECONDS, Mounted, get, listed, put, run, unlisted_python
 
 pytestmark = pytest.mark.mounted
 
@@ -39,7 +39,7 @@ def loop(folder: Path, seconds: float) -> dict[str, list[Report]]:
     reports: dict[str, list[Report]] = {kind: [] for kind in kinds}
     try:
         for kind, process in zip(kinds, running, strict=True):
-            output = process.communicate(timeout=seconds + 60)[0].decode(errors="replace")
+            output = process.communicate(timeout=seconds + SECONDS)[0].decode(errors="replace")
             assert process.returncode == 0, f"{kind}: {output}"
             reports[kind].append(json.loads(output))
     finally:

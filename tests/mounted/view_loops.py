@@ -1,4 +1,4 @@
-"""The processes of `test_views`: one writes, the others look, each until its time is over.
+"""The processes of `test_views`: one writes, the others look, each until its time is over, but some rounds at least.
 
     python -I view_loops.py write|plain|cipher FOLDER SECONDS
 
@@ -16,12 +16,12 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 BLOCK = 16
 MAPPED_SIZE = 65_600
 MAGIC = b"\x89GrantFS"
+ROUNDS = 11
 
 
 def content(version: int, size: int) -> bytes:
@@ -42,7 +42,7 @@ def write(folder: Path, until: float) -> dict[str, object]:
     chance = random.Random(1)
     shrinks, mapped, linked = folder / "shrinks", folder / "mapped", folder / "linked"
     version = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or version < ROUNDS:
         version += 1
         step = version % 8
         if step in (0, 1):
@@ -114,7 +114,8 @@ class Look:
 def look(view: str, folder: Path, until: float) -> dict[str, object]:
     looking, rounds = Look(view), 0
     paths = [folder / name for name in ("shrinks", "mapped", "linked")]
-    for path in _in_turn(paths, until):
+    while time.monotonic() < until or rounds < ROUNDS:
+        path = paths[rounds % len(paths)]
         rounds += 1
         try:
             looking.once(path)
@@ -123,11 +124,6 @@ def look(view: str, folder: Path, until: float) -> dict[str, object]:
         if len(looking.failures) > 20:
             break
     return {"rounds": rounds, "failures": looking.failures}
-
-
-def _in_turn(paths: list[Path], until: float) -> Iterator[Path]:
-    while time.monotonic() < until:
-        yield from paths
 
 
 def main() -> None:

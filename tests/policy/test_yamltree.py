@@ -45,9 +45,9 @@ def test_what_yaml_allows_and_we_do_not(text, message):
 
 
 def test_aliases_that_multiply_cost_nothing():
-    start = time.monotonic()
+    start = time.process_time()
     assert "found the alias *j" in refused(BOMB)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_byte_order_mark_is_no_mistake():

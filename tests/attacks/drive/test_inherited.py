@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import LISTED, Mounted, get, put, unlisted_python, wait_until
+from tests.mounted.mounted import LISTED, SECONDS, Mounted, get, put, unlisted_python, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -98,7 +98,7 @@ def test_no_call_on_an_inherited_descriptor_shows_or_changes_content(mounted: Mo
     done = subprocess.run(
         [LISTED, "-I", "-c", HOLDER, str(path), unlisted_python(), ATTEMPTS, str(tmp_path / "aside")],
         capture_output=True,
-        timeout=60,
+        timeout=SECONDS,
         text=True,
     )
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """What happens must be in the log; what cannot be recorded must not happen; nobody makes the log explode."""
 
 import os
+import string
 import subprocess
 from collections import deque
 from collections.abc import Iterator
@@ -36,8 +37,8 @@ def test_what_a_listed_program_writes_through_a_redirect_is_a_copy(mounted: Moun
     put(folder / "f", "content" * 10_000)
     run(["/usr/bin/dash", "-c", "/usr/bin/head -c 50000 f > g"], cwd=folder)
     assert len(get(folder / "g")) == 50_000
-    copies = [(record.file.path, record.to) for record in mounted.records("copy") if record.file]
-    assert ("/redirects/f", "/redirects/g") in copies
+    copy = ("/redirects/f", "/redirects/g")  # recorded when the descriptor is gone, for which nobody waits
+    wait_until(lambda: copy in [(each.file.path, each.to) for each in mounted.records("copy") if each.file])
 
 
 def test_a_process_with_many_files_open_makes_no_record_for_each_pair(mounted: Mounted) -> None:
@@ -76,9 +77,12 @@ def full(own: Mounted) -> Iterator[Mounted]:
         run(["umount", "-l", own.spool])
 
 
-def fill(folder: Path, canary: Path) -> None:
-    """No space for one more byte, and what is left of the last block used up by opening `canary`."""
-    with open(folder / "filler", "wb", buffering=0) as filler:
+def fill(spool: Path, drive: Path) -> None:
+    """No space for one more record: opens use up what is left of the last block, and then the removal of files with
+    names of one letter, which makes the shortest record there is."""
+    for name in string.ascii_uppercase:
+        (drive / name).touch()
+    with open(spool / "filler", "wb", buffering=0) as filler:
         size = 1 << 20
         while size:
             try:
@@ -86,7 +90,9 @@ def fill(folder: Path, canary: Path) -> None:
             except OSError:
                 size //= 2
     with pytest.raises(OSError, match="Input/output error"):
-        deque(canary.read_bytes() for _ in range(100))
+        deque((drive / "Z").read_bytes() for _ in range(100))
+    said = (run(["rm", "-f", drive / name], check=False) for name in string.ascii_uppercase)
+    assert any("Input/output error" in each for each in said)
 
 
 def test_what_cannot_be_recorded_is_not_done_and_leaves_nothing_behind(full: Mounted) -> None:
@@ -105,7 +111,7 @@ def test_what_cannot_be_recorded_is_not_done_and_leaves_nothing_behind(full: Mou
     assert reader.stdout is not None
     with reader.stdin, reader.stdout:
         reader.stdout.readline()
-        fill(full.spool, full.drive / "b")
+        fill(full.spool, full.drive)
         for command in (["mv", full.drive / "a", full.drive / "z"], ["rm", "-f", full.drive / "b"]):
             assert "Input/output error" in run(command, check=False), command
         assert "OSError" in listed("import os, sys; os.truncate(sys.argv[1], 1)", full.drive / "a", check=False)

@@ -7,6 +7,8 @@ import subprocess
 import threading
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 _LOOKUP, _GETATTR, _OPEN, _READ, _RELEASE, _FLUSH, _INIT, _ACCESS = 1, 3, 14, 15, 18, 25, 26, 34
 _NO_REPLY = {2, 36, 42}  # FORGET, INTERRUPT, BATCH_FORGET
 _BLOCK = 4096
@@ -27,7 +29,7 @@ class StallingDisk:
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
         # A check that does ask this disk would wait for ever, and could not even be killed.
-        self._deadline = threading.Timer(20, self._unmount)
+        self._deadline = threading.Timer(2 * PATIENCE, self._unmount)
         self._deadline.start()
 
     def stall(self) -> None:
@@ -44,7 +46,7 @@ class StallingDisk:
             return
         self._deadline.cancel()
         self._unmount()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         os.close(self._fd)
         self._fd = -1
 

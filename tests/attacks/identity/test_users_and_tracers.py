@@ -12,6 +12,7 @@ import pytest
 
 from fsdriver.identity import Callers
 from tests.fsdriver.identity.processes import FOREVER, PYTHON, ask, is_listed, naive, running, say
+from tests.patience import PATIENCE
 
 NOBODY = 65534
 PTRACE_DETACH, PTRACE_SEIZE = 17, 0x4206
@@ -76,7 +77,7 @@ def traced(pid: int, question: Callable[[], None]) -> None:
     tracer = threading.Thread(target=seize)
     tracer.start()
     try:
-        assert attached.wait(5)
+        assert attached.wait(PATIENCE)
         time.sleep(0.01)
         question()
     finally:

@@ -161,7 +161,7 @@ def test_another_key_does_not_open_the_file(fd):
 
 def test_a_terabyte_of_hole_costs_nothing(disk_fd):
     size = 1024 * GIB + 5
-    start = time.monotonic()
+    start = time.process_time()
     file = new_file(disk_fd, chunk_size=CHUNK_SIZE)
     file.truncate(size)
     file.write(700 * GIB + 3, b"in the middle")
@@ -179,7 +179,7 @@ def test_a_terabyte_of_hole_costs_nothing(disk_fd):
     assert file.read(300 * GIB - 5, 10) == bytes(5)
     file.truncate(0)
     file.close()
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_offsets_beyond_four_gibibytes(disk_fd):

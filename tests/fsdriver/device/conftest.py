@@ -13,6 +13,7 @@ import pytest
 
 from fsdriver.device import syscalls
 from fsdriver.device.mountpoint import MountPoint
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,11 +50,11 @@ class Drive:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
     def log(self) -> str:
         """What the daemon said; ends it."""
-        _, said = self.process.communicate(timeout=20)
+        _, said = self.process.communicate(timeout=PATIENCE)
         return said
 
     def end(self) -> None:

@@ -35,10 +35,10 @@ def main() -> None:
                 say()
             case ["inval", number]:
                 session.notifier.inval_inode(int(number))
-                say(drained=session.notifier.drain(5))
+                say(drained=session.notifier.drain(60))
             case ["abort"]:
                 session.abort()
-                say(ended=session.wait(5))
+                say(ended=session.wait(60))
             case ["stop"]:
                 say(unmounted=session.stop(), known=memory.known())
             case ["stop-release"]:

@@ -8,6 +8,7 @@ from fsdriver.device.dispatch import Dispatcher, Later
 from fsdriver.device.pool import Pool
 from fsdriver.errors import ViewRefused
 from fsdriver.protocol import MalformedMessage, events
+from tests.patience import PATIENCE
 
 OUT = memoryview(bytearray(16))
 
@@ -26,7 +27,7 @@ class Sent:
         self.came.set()
 
     def only(self) -> tuple[int, int, bytes]:
-        assert self.came.wait(5)
+        assert self.came.wait(PATIENCE)
         (reply,) = self.replies
         return reply
 
@@ -35,7 +36,7 @@ class Sent:
 def pool() -> Iterator[Pool]:
     pool = Pool(4)
     yield pool
-    assert pool.close(5)
+    assert pool.close(PATIENCE)
 
 
 def answering(pool: Pool, answer):
@@ -90,7 +91,7 @@ def waiting_later() -> tuple[Later, list[int]]:
     woken, cancels = threading.Event(), []
 
     def run():
-        woken.wait(5)
+        woken.wait(PATIENCE)
         raise InterruptedError
 
     def cancel():
@@ -153,22 +154,22 @@ def test_the_pool_runs_as_many_as_its_limit_and_queues_the_rest():
 
     def job():
         running.release()
-        gate.wait(5)
+        gate.wait(PATIENCE)
         done.append(1)
 
     for _ in range(5):
         pool.submit(job)
     for _ in range(3):
-        assert running.acquire(timeout=5)
+        assert running.acquire(timeout=PATIENCE)
     assert not running.acquire(timeout=0.05)
     gate.set()
-    assert pool.close(5)
+    assert pool.close(PATIENCE)
     assert len(done) == 5
 
 
 def test_a_pool_with_a_stuck_job_says_so():
     pool, gate = Pool(1), threading.Event()
-    pool.submit(lambda: None if gate.wait(5) else None)
+    pool.submit(lambda: None if gate.wait(PATIENCE) else None)
     assert not pool.close(0.05)
     gate.set()
-    assert pool.close(5)
+    assert pool.close(PATIENCE)

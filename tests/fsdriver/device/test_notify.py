@@ -5,6 +5,7 @@ import pytest
 
 from fsdriver.device.notify import Notifier
 from fsdriver.protocol import Agreement, notifications
+from tests.patience import PATIENCE
 
 NEW = Agreement(b"", True, 45, 0, 1 << 20, False, True, True, True)
 OLD = NEW._replace(expire_only=False, inc_epoch=False, prune=False)
@@ -29,9 +30,9 @@ def messages(reading: int) -> list[bytes]:
 
 def sent(notifier: Notifier, reading: int) -> list[bytes]:
     notifier.start()
-    assert notifier.drain(5)
+    assert notifier.drain(PATIENCE)
     notifier.stop()
-    assert notifier.join(5)
+    assert notifier.join(PATIENCE)
     return messages(reading)
 
 
@@ -71,10 +72,10 @@ def test_a_notification_that_cannot_be_written_does_not_end_the_thread(ends, cap
     notifier.inval_inode(5)
     notifier.inval_inode(6)
     notifier.start()
-    assert notifier.drain(5)
+    assert notifier.drain(PATIENCE)
     assert caplog.text.count("refused a notification") == 2
     notifier.stop()
-    assert notifier.join(5)
+    assert notifier.join(PATIENCE)
     os.close(writing)
 
 

@@ -59,7 +59,7 @@ def daemon(point: Path, mode: str, **options: Any) -> subprocess.Popen[str]:
 def inside(process: subprocess.Popen[str], command: str) -> str:
     """What `command` prints where the mount is seen, as its user."""
     entered = ["nsenter", "-t", str(process.pid), "-m", *AS_USER, "sh", "-c", command]
-    return subprocess.run(entered, capture_output=True, text=True, timeout=20, check=True).stdout
+    return subprocess.run(entered, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def heard(process: subprocess.Popen[str], question: str = "") -> dict[str, Any]:

@@ -26,6 +26,15 @@ def callers(dpkg: Dpkg) -> Iterator[Callers]:
 
 
 @pytest.fixture
+def unhurried(dpkg: Dpkg) -> Iterator[Callers]:
+    """The same, for whom no time passes: what was looked at once holds, however long this machine stands still."""
+    made = Callers(packages=dpkg, now=lambda: 0.0)
+    made.set_programs(LISTED)
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="attack-") as name:

@@ -15,6 +15,8 @@ TAIL = "/usr/bin/tail"
 SHELL = "/usr/bin/dash"
 PYTHON = "/usr/bin/python3.11"
 FOREVER = [TAIL, "-f", "/dev/null"]
+LOOKS = 6000
+"""How often to look whether a process has come to where a test wants it, a hundredth of a second apart."""
 LISTED = (
     ProgramEntry(TAIL, ("coreutils",)),
     ProgramEntry(SHELL, ("dash",)),
@@ -49,7 +51,8 @@ def running(
     finally:
         if process.poll() is None:
             for pid in (process.pid, *children(process.pid)):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -59,7 +62,7 @@ def children(pid: int) -> list[int]:
 
 def only_child(pid: int) -> int:
     """Its child, once it has one and that waits for something."""
-    for _ in range(1000):
+    for _ in range(LOOKS):
         if found := children(pid):
             (child,) = found
             settle(child)
@@ -69,11 +72,16 @@ def only_child(pid: int) -> int:
 
 
 def settle(pid: int) -> None:
-    """Wait until the process (its first thread, which may have ended) waits, and still does a moment later."""
-    asleep = 0
-    for _ in range(1000):
-        asleep = asleep + 1 if state(pid) in "SDZ" else 0
-        if asleep == 3:
+    """Wait until the process (its first thread, which may have ended) waits, and still does a moment later.
+
+    Who waits for a disk (D) is not there yet, but so is who waits for a vfork child or for memory: for a long time.
+    """
+    before, same = ("", ""), 0
+    for _ in range(LOOKS):
+        now = state(pid), Path(f"/proc/{pid}/syscall").read_text()
+        same = same + 1 if now == before and now[0] in "SDZ" else 0
+        before = now
+        if same == (50 if now[0] == "D" else 2):
             return
         time.sleep(0.01)
     raise AssertionError(f"process {pid} does not come to rest")
@@ -94,7 +102,7 @@ def say(process: "subprocess.Popen[str]", line: str) -> None:
 
 def naive(pid: int, path: str = TAIL) -> bool:
     """The check that the attacks defeat: /proc/PID/exe names the listed program."""
-    for _ in range(500):
+    for _ in range(LOOKS):
         if os.readlink(f"/proc/{pid}/exe") == path:
             return True
         time.sleep(0.01)  # a shell may still prepare the attack

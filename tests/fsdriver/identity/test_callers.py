@@ -36,24 +36,24 @@ def test_a_listed_program_is_named_with_its_package_and_digest(callers: Callers)
     assert not caller.argv_only
 
 
-def test_a_program_that_policy_does_not_list_has_no_program(callers: Callers):
+def test_a_program_that_policy_does_not_list_has_no_program(unhurried: Callers):
     with running(["/usr/bin/sleep", "100"]) as process:
-        caller = callers.identify(process.pid, 0)
-        assert callers.known(process.pid, 0, thorough=True) is caller
+        caller = unhurried.identify(process.pid, 0)
+        assert unhurried.known(process.pid, 0, thorough=True) is caller
     assert (caller.program, caller.why_unlisted) == (None, "policy lists no such program")
     assert caller.path == "/usr/bin/sleep"
 
 
-def test_an_identified_process_is_known_until_it_ends(callers: Callers):
+def test_an_identified_process_is_known_until_it_ends(unhurried: Callers):
     with running(FOREVER) as process:
-        assert callers.known(process.pid, 0) is None
-        caller = callers.identify(process.pid, 0)
-        assert callers.known(process.pid, 0) is caller
-        assert callers.known(process.pid, 0, thorough=True) is caller
-        assert callers.known(process.pid, 1) is None
-    assert callers.known(process.pid, 0) is None
+        assert unhurried.known(process.pid, 0) is None
+        caller = unhurried.identify(process.pid, 0)
+        assert unhurried.known(process.pid, 0) is caller
+        assert unhurried.known(process.pid, 0, thorough=True) is caller
+        assert unhurried.known(process.pid, 1) is None
+    assert unhurried.known(process.pid, 0) is None
     with pytest.raises(CallerRefused):
-        callers.identify(process.pid, 0)
+        unhurried.identify(process.pid, 0)
 
 
 def test_pid_zero_and_kernel_threads_are_refused(callers: Callers):
@@ -162,37 +162,37 @@ def test_a_new_policy_applies_to_processes_already_known(callers: Callers):
         assert is_listed(ask(callers, process.pid))
 
 
-def test_threads_share_the_verdict_of_their_process(callers: Callers):
+def test_threads_share_the_verdict_of_their_process(unhurried: Callers):
     code = "import threading, sys\n[threading.Thread(target=sys.stdin.readline).start() for _ in range(3)]"
     with running([PYTHON, "-c", code]) as process:
         tids = [int(name) for name in os.listdir(f"/proc/{process.pid}/task")]
         assert len(tids) == 4
-        found = [ask(callers, tid) for tid in tids]
+        found = [ask(unhurried, tid) for tid in tids]
         assert all(is_listed(caller) and caller.pid == process.pid for caller in found)
-        assert [callers.known(tid, 0) for tid in tids] == found
+        assert [unhurried.known(tid, 0) for tid in tids] == found
         assert len({id(caller.program) for caller in found}) == 1
 
 
-def test_a_process_whose_first_thread_ended_is_still_identified(callers: Callers):
+def test_a_process_whose_first_thread_ended_is_still_identified(unhurried: Callers):
     code = (
         "import threading, sys, ctypes\nthreading.Thread(target=sys.stdin.readline).start()\n"
         "ctypes.CDLL(None).syscall(60, 0)"  # exit(2) of one thread
     )
     with running([PYTHON, "-c", code]) as process:
         tid = next(int(name) for name in os.listdir(f"/proc/{process.pid}/task") if int(name) != process.pid)
-        caller = ask(callers, tid)
+        caller = ask(unhurried, tid)
         assert is_listed(caller)
-        assert callers.known(tid, 0, thorough=True) is caller
+        assert unhurried.known(tid, 0, thorough=True) is caller
 
 
-def test_a_forked_child_is_identified_by_itself(callers: Callers):
+def test_a_forked_child_is_identified_by_itself(unhurried: Callers):
     with running([SHELL, "-c", "exec 3<&0; (read x <&3) & read y"]) as process:
-        parent = ask(callers, process.pid)
-        child = ask(callers, *children(process.pid))
+        parent = ask(unhurried, process.pid)
+        child = ask(unhurried, *children(process.pid))
         assert is_listed(parent)
         assert is_listed(child)
         assert child.ppid == process.pid
-        assert callers.known(child.tid, 0, thorough=True) is child
+        assert unhurried.known(child.tid, 0, thorough=True) is child
 
 
 def test_code_loaded_later_is_looked_at_again(callers: Callers):

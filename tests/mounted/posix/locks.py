@@ -142,8 +142,8 @@ def check_a_waiting_lock_can_be_interrupted(top: Path) -> None:
 
                 signal.signal(signal.SIGALRM, rings)
                 with opened(path, os.O_RDWR) as other:
-                    signal.setitimer(signal.ITIMER_REAL, 0.2)
                     try:
+                        signal.setitimer(signal.ITIMER_REAL, 0.2)
                         lock(other, fcntl.LOCK_EX)
                     except Alarm:
                         return

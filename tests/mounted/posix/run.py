@@ -22,7 +22,7 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     for name, function in vars(part).items()
     if name.startswith("check_")
 }
-CHECK_SECONDS = 40
+CHECK_SECONDS = 120
 
 
 def _too_long(*_: object) -> None:
