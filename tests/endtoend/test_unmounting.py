@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
-from tests.endtoend.company import ROOT, CommandFailed, eventually, mount_points
-=======
-from tests.endtoend.company import eventually, mount_points, running
->>>>>>> flakes
+from tests.endtoend.company import ROOT, CommandFailed, eventually, mount_points, running
 from tests.endtoend.program import Refused
 
 

@@ -363,15 +363,9 @@ for number in range(int(sys.argv[2])):
     spool.append("open", detail=f"{{sys.argv[3]}}-{{number}}")
     os.write(1, b"%d\\n" % number)
     while number % 5 == 4 and (batch := spool.batch(records=4)):
-<<<<<<< HEAD
         with open(sys.argv[1] + ".server", "ab") as server:
-            server.write(batch.lines)
+            server.write(b"".join(b"\\n" + line + b";" for line in batch.lines.splitlines()))
         spool.acknowledge(batch.first + len(batch) - 1)
-=======
-        with open(sys.argv[1] + ".server", "a") as server:
-            server.write("".join("\\n" + text + ";" for text in batch.records))
-        spool.acknowledge(batch.first + len(batch.records) - 1)
->>>>>>> flakes
 """
 
 

@@ -426,14 +426,10 @@ def test_a_ban_forgets_everything_at_once(world, learned):
     elif learned == "records":
         world.server.answers.by_path["/records"] = lambda body: banned
         world.spool.append("open")
-<<<<<<< HEAD
     else:
         world.brain.banned = True
         world.spool.append("open")
-    eventually(lambda: ("logins", {}) in world.filesystem.told, 2)  # the last that a ban does
-=======
     eventually(lambda: ("logins", {}) in world.filesystem.told)  # the last that a ban does
->>>>>>> flakes
     assert secret.wiped
     assert world.client.logins == {}
     assert world.client.status().state == "banned"
