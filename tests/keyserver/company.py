@@ -187,6 +187,9 @@ class PatientClient(AgentClient):
     def _call(self, path, request, answer, timeout):
         return super()._call(path, request, answer, max(timeout, PATIENCE))
 
+    def records(self, batch, *, timeout=PATIENCE):
+        return super().records(batch, timeout=timeout)
+
     def events(self, last, *, timeout=PATIENCE):
         return super().events(last, timeout=timeout)
 
