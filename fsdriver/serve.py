@@ -97,13 +97,14 @@ class Drive:
                     path="/" + os.fsdecode(replayed.path),
                 )
         undo.callback(keys.stop)
+        if keys.bundle is not None:  # kept from last time; before the start, after which changes are told in order
+            built.revocation.decide_anew(keys.bundle, keys.logins)
         keys.start(Changes(built, keys))
         if keys.bundle is None:
             raise NoPolicy(
                 f"no policy is here yet, and the key server {config.agent_url} could not be asked: "
                 f"{keys.status().problem}"
             )
-        built.revocation.decide_anew(keys.bundle, keys.logins)
         self.session = Session(
             built.operations, Path(config.drive), source=config.store, io_uring=self._io_uring, exec_allowed=config.exec
         )
