@@ -201,7 +201,7 @@ class Connections:
         headers: dict[str, str],
     ) -> tuple[int, bytes]:
         connection.set_deadline(deadline)
-        self._send(connection, method, path, body, headers)
+        connection.send_request(method, path, body, headers)
         response = connection.getresponse()
         data = response.read(MAX_ANSWER + 1)
         if len(data) > MAX_ANSWER:
@@ -217,19 +217,11 @@ class Connections:
         connection = self._new()
         try:
             connection.set_deadline(monotonic() + timeout)
-            self._send(connection, "GET", path, None, headers)
+            connection.send_request("GET", path, None, headers)
             return connection, connection.getresponse()
         except BaseException:
             self.end(connection)
             raise
-
-    def _send(
-        self, connection: Connection, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> None:
-        connection.send_request(method, path, body, headers)
-        # `abort` could do nothing to a connection that was only being opened.
-        if self._aborted:
-            raise ConnectionAbortedError("the client was closed")
 
     def end(self, connection: Connection) -> None:
         """Closes a connection that is in use."""
