@@ -2,6 +2,9 @@
 
 import logging
 import os
+import time
+
+from fsdriver.device.yielding import yielding
 
 log = logging.getLogger(__name__)
 
@@ -16,17 +19,20 @@ class Placement:
     """Follows the callers: a server on its caller's CPU runs while the caller sleeps, and wakes nobody across CPUs.
 
     Only the first server stays there under large READs; the others then run where there is room. Used by the server's
-    own thread, whose affinity it sets.
+    own thread, whose affinity it sets; that of the first one also decides for all whether they yield to callers.
     """
 
     def __init__(self, first: bool) -> None:
         self._first = first
+        self._yielding = yielding() if first else None
         self._anywhere = os.sched_getaffinity(0)
         self._cpu = -1
         self._asked = 0
 
     def served(self, cpu: int, size: int) -> None:
         """A batch came from `cpu`; `size` bytes is how long its last answer was."""
+        if self._yielding is not None:
+            self._yielding.look(time.monotonic())
         if size >= LARGE:
             cpu = self._cpu if self._first else -1
         if cpu == self._cpu:
