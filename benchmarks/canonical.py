@@ -4,7 +4,7 @@
 
 Needs root, gocryptfs and 12 GiB of room. Every system of every round gets a fresh ext4 in a loop device: on a used one,
 ext4 looks for inodes that were not deleted lately and makes whoever comes second pay. The systems take turns, so that a
-machine that slows down slows all; read the ratios, not the seconds. Prints medians with their spread, and the drive's
+machine that slows down slows all, and every round begins with another one; read the ratios, not the seconds. Prints medians with their spread, and the drive's
 own memory after the untar and after ten of them (--memory).
 """
 
@@ -96,8 +96,9 @@ def fresh_ext4(room: Path) -> Iterator[Path]:
     """A new ext4 of its own."""
     image, top = room / "image", room / "ext4"
     top.mkdir(exist_ok=True)
+    os.sync()  # what the one before has left is not to be paid by this one
     with image.open("wb") as file:
-        file.truncate(IMAGE_SIZE)
+        os.posix_fallocate(file.fileno(), 0, IMAGE_SIZE)
     run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
     run("mount", "-o", "loop", str(image), str(top))
     try:
@@ -198,7 +199,7 @@ def main() -> None:
         tree = room / "tree.tar"
         make_tree(tree)
         for number in range(arguments.rounds):
-            for system in systems:
+            for system in systems[number % len(systems) :] + systems[: number % len(systems)]:
                 with fresh_ext4(room) as top, SYSTEMS[system](top) as mounted:
                     results[system].append(work(mounted, tree))
                 click.echo(f"round {number + 1}, {system}: {results[system][-1]}", err=True)
