@@ -4,8 +4,8 @@
 
 Needs root, gocryptfs and 12 GiB of room. Every system of every round gets a fresh ext4 in a loop device: on a used one,
 ext4 looks for inodes that were not deleted lately and makes whoever comes second pay. The systems take turns, so that a
-machine that slows down slows all, and every round begins with another one; read the ratios, not the seconds. Prints medians with their spread, and the drive's
-own memory after the untar and after ten of them (--memory).
+machine that slows down slows all, and every round begins with another one; read the ratios, not the seconds. Prints
+medians with their spread, and the drive's own memory after each of ten untars (--memory, also with --rounds 0).
 """
 
 import argparse
@@ -207,7 +207,7 @@ def main() -> None:
             sizes = memory(room, tree)
     finally:
         shutil.rmtree(room)
-    text = table(results)
+    text = table(results) if arguments.rounds else ""
     if sizes:
         text += f"\n\nMemory after each of ten untars, MiB: {', '.join(f'{size / 1024:.1f}' for size in sizes)}"
     click.echo(text)

@@ -17,10 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 log = logging.getLogger(__name__)
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 _LOOK_SECONDS = 0.25
 _IDLE_CPUS_TO_BEGIN = 0.4
 """How much of a CPU the whole machine must have left, on average since the last look."""
@@ -67,8 +66,10 @@ def yielding() -> Yielding:
 
 
 def _idle_seconds() -> float:
-    times = psutil.cpu_times()
-    return float(times.idle + times.iowait)
+    """The fields `idle` and `iowait` of the first line of /proc/stat (proc(5))."""
+    with open("/proc/stat", "rb") as file:
+        fields = file.readline().split()
+    return (int(fields[4]) + int(fields[5])) / _TICKS
 
 
 def _set_policy_of_all_threads(policy: int) -> None:

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from fsdriver.device.yielding import Yielding, _weighed_alone
+from fsdriver.device.yielding import Yielding, _idle_seconds, _weighed_alone
 
 
 class Machine:
@@ -114,6 +115,11 @@ def test_in_a_control_group_of_its_own(tmp_path: Path) -> None:
     assert _weighed_alone(*where)
     (group / "cgroup.procs").write_text(f"{os.getpid()}\n1\n")
     assert not _weighed_alone(*where)
+
+
+def test_idle_time_is_counted_in_seconds_of_all_cpus() -> None:
+    up = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert 0 < _idle_seconds() <= (up + 60) * (os.cpu_count() or 1)
 
 
 WITH_THREADS = """
