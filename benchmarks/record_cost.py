@@ -83,27 +83,18 @@ def make(recorder: Recorder, inodes: list[Any], count: int) -> float:
     for number in range(count // 2):
         inode = inodes[number % len(inodes)]
         path = inode.path
-        recorder.record(
-            "open",
-            CALLER,
-            inode,
-            path=path,
-            label="sales/clients",
-            generation=3,
-            view="plaintext",
-            rule="sales/office-edits-clients",
-        )
-        recorder.record(
-            "close",
-            CALLER,
-            inode,
-            path=path,
-            label="sales/clients",
-            generation=3,
-            view="plaintext",
-            rule="sales/office-edits-clients",
-            bytes_read=14_000,
-        )
+        for event, size in (("open", 0), ("close", 14_000)):
+            recorder.record(
+                event,
+                CALLER,
+                inode,
+                path=path,
+                label="sales/clients",
+                generation=3,
+                view="plaintext",
+                rule="sales/office-edits-clients",
+                bytes_read=size,
+            )
     return time.thread_time() - begun
 
 

@@ -35,6 +35,11 @@ def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -
         raise OSError(number, os.strerror(number))
 
 
+def _is_recorded(event: str, inode: Inode) -> bool:
+    """Of files everything, of directories that they move with all that is in them."""
+    return inode.is_regular or (event == "rename" and inode.is_directory)
+
+
 class Names:
     """Everything that changes a directory."""
 
@@ -77,7 +82,8 @@ class Names:
         source = drive.directories.descriptor(inode.parent)
         if os.stat(inode.name, dir_fd=source.fd, follow_symlinks=False).st_ino != inode.ino:
             raise NodeVanished(f"{inode.name!r} is another file now")
-        self._record_link(asker, inode, parent, event.name)
+        other = drive.directories.path(inode)
+        self._record("create", asker, inode, parent, event.name, detail=f"another name of {other}")
         try:
             os.link(inode.name, event.name, src_dir_fd=source.fd, dst_dir_fd=fd.fd, follow_symlinks=False)
         except OSError as exc:
@@ -89,22 +95,6 @@ class Names:
         drive.inodes.count_lookup(inode, view)
         drive.tell_both_views(inode)
         return drive.entry(inode, view, found)
-
-    def _record_link(self, asker: Asker, inode: Inode, parent: Inode, name: bytes) -> None:
-        drive = self._drive
-        if inode.is_regular:
-            label = drive.views.label_of(inode)
-            standing = drive.views.standing(asker.caller, label)
-            drive.recorder.record(
-                "create",
-                asker.caller,
-                inode,
-                path=drive.directories.child_path(parent, name),
-                label=label.qualified if label is not None else "unknown",
-                view=standing.view.value,
-                rule=standing.rule,
-                detail=f"another name of {drive.directories.path(inode)}",
-            )
 
     def _own(self, event: events.Mkdir | events.Symlink | events.Mknod, parent: Inode, fd: int) -> bytes:
         """What was just made belongs to the caller, as if the caller had made it."""
@@ -124,7 +114,7 @@ class Names:
         inode = drive.inodes.remember(parent, event.name, found)
         begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
-        self._record_delete(asker, inode, parent, event.name)
+        self._record("delete", asker, inode, parent, event.name)
         drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
         try:
             os.unlink(event.name, dir_fd=fd.fd)
@@ -180,12 +170,12 @@ class Names:
                 self._keep_higher_label(asker, inode, victim)
         if inode.opened is not None:
             inode.opened.commit()
-        # Before it happens: what cannot be recorded is not done.
         if victim is not None and event.flags != RENAME_EXCHANGE:
-            self._record_delete(asker, victim, target_parent, event.newname)
-        self._record_move(asker, inode, parent, event.name, target_parent, event.newname)
+            self._record("delete", asker, victim, target_parent, event.newname)
+        path_of = drive.directories.child_path
+        self._record("rename", asker, inode, parent, event.name, to=path_of(target_parent, event.newname))
         if victim is not None and event.flags == RENAME_EXCHANGE:
-            self._record_move(asker, victim, target_parent, event.newname, parent, event.name)
+            self._record("rename", asker, victim, target_parent, event.newname, to=path_of(parent, event.name))
         replaced = victim if event.flags != RENAME_EXCHANGE else None
         try:
             with replacing(drive, replaced, target_parent, event.newname):
@@ -207,29 +197,30 @@ class Names:
             drive.files.moved(one)
         return replies.EMPTY
 
-    def _undone(self, event: str, asker: Asker, inode: Inode, parent: Inode, name: bytes, exc: OSError) -> None:
-        """Of what is recorded before it happens, and did not."""
-        if inode.is_regular or (event == "rename" and inode.is_directory):
-            self._drive.undone(event, asker.caller, inode, self._drive.directories.child_path(parent, name), exc)
-
-    def _record_move(
-        self, asker: Asker, inode: Inode, parent: Inode, name: bytes, target_parent: Inode, newname: bytes
+    def _record(
+        self, event: str, asker: Asker, inode: Inode, parent: Inode, name: bytes, *, to: str = "", detail: str = ""
     ) -> None:
-        """Of a file, or of a directory with all that is in it."""
+        """Before it happens: what cannot be recorded is not done."""
         drive = self._drive
-        if inode.is_regular or inode.is_directory:
-            label = drive.views.label_of(inode)
+        if _is_recorded(event, inode):
+            label = self._label_of_file_or_place(inode, parent)
             standing = drive.views.standing(asker.caller, label)
             drive.recorder.record(
-                "rename",
+                event,
                 asker.caller,
                 inode,
                 path=drive.directories.child_path(parent, name),
-                to=drive.directories.child_path(target_parent, newname),
                 label=label.qualified if label is not None else "unknown",
                 view=standing.view.value,
                 rule=standing.rule,
+                to=to,
+                detail=detail,
             )
+
+    def _undone(self, event: str, asker: Asker, inode: Inode, parent: Inode, name: bytes, exc: OSError) -> None:
+        """Of what is recorded before it happens, and did not."""
+        if _is_recorded(event, inode):
+            self._drive.undone(event, asker.caller, inode, self._drive.directories.child_path(parent, name), exc)
 
     def _keep_higher_label(self, asker: Asker, inode: Inode, victim: Inode) -> None:
         """A label does not sink by saving: the file that takes a name takes the higher label of the two with it."""
@@ -273,21 +264,6 @@ class Names:
         if inode.is_directory:
             self._require_no_boundary(path)
         drive.require(asker.caller, label, Action.DELETE, inode, path)
-
-    def _record_delete(self, asker: Asker, inode: Inode, parent: Inode, name: bytes) -> None:
-        drive = self._drive
-        if inode.is_regular:
-            label = drive.files.label(inode)
-            standing = drive.views.standing(asker.caller, label)
-            drive.recorder.record(
-                "delete",
-                asker.caller,
-                inode,
-                path=drive.directories.child_path(parent, name),
-                label=label.qualified if label is not None else "unknown",
-                view=standing.view.value,
-                rule=standing.rule,
-            )
 
     def _require_move(
         self, asker: Asker, inode: Inode, parent: Inode, name: bytes, target_parent: Inode, newname: bytes
