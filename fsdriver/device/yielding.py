@@ -13,6 +13,7 @@ anyway, and threads of this class wait for a tick before they get their turn.
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -62,7 +63,7 @@ class Yielding:
 
 def yielding() -> Yielding:
     """For this process."""
-    return Yielding(_may_return() and _weighed_alone(), _idle_seconds, _set_policy_of_all_threads)
+    return Yielding(_weighed_alone() and _may_return(), _idle_seconds, _set_policy_of_all_threads)
 
 
 def _idle_seconds() -> float:
@@ -80,8 +81,20 @@ def _set_policy_of_all_threads(policy: int) -> None:
 
 
 def _may_return() -> bool:
-    """Without CAP_SYS_NICE there is no way back from SCHED_IDLE (sched(7))."""
-    return os.geteuid() == 0
+    """Without CAP_SYS_NICE there is no way back from SCHED_IDLE (sched(7)), and a container's root may lack it: a
+    thread that ends tries."""
+    returned = []
+
+    def there_and_back() -> None:
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            returned.append(True)
+
+    thread = threading.Thread(target=there_and_back, name="there-and-back")
+    thread.start()
+    thread.join()
+    return bool(returned)
 
 
 def _weighed_alone(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> bool:

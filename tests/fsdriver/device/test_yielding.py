@@ -136,6 +136,15 @@ assert policies() == {os.SCHED_OTHER}, policies()
 """
 
 
+def test_without_the_capability_there_is_no_way_back() -> None:
+    asks = "from fsdriver.device.yielding import _may_return; print(_may_return())"
+    command = [sys.executable, "-c", asks]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", *command]
+    done = subprocess.run(command, check=True, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
 def test_all_threads_of_a_process_go_and_come_back_where_the_drive_relies_on_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITH_THREADS], cwd=Path(__file__).parents[3], capture_output=True, text=True
