@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from fsdriver.content import FileKey, Header, SealedFile
+from fsdriver.content import Header, SealedFile
 from fsdriver.control import Answer, ControlError, Method, Peer
 from fsdriver.device import Session
 from fsdriver.errors import Revoked
@@ -17,6 +17,7 @@ from fsdriver.exitcodes import ExitCode
 from fsdriver.filesystem import Built
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import STATE_DIRECTORY
+from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.identity import Caller
 from fsdriver.keyclient import KeyClient
 from fsdriver.machine import MachineConfig
@@ -221,7 +222,7 @@ class Requests:
         if label is None:
             raise ControlError(f"{path}: no policy knows its label", ExitCode.DENIED)
 
-        def key_of(header: Header) -> FileKey:
+        def key_of(header: Header) -> GivenKey:
             return drive.keys.of(header, label, Asker(caller, True), Action.READ, path)
 
         with drive.files.borrowed(inode) as file:

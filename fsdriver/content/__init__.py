@@ -5,6 +5,7 @@ from fsdriver.content.keys import FileKey
 from fsdriver.content.offsets import CHUNK_SIZE, HEADER_SIZE, OVERHEAD, plain_size, sealed_size
 from fsdriver.content.redo import Group, Redo, RedoLog, Replayed
 from fsdriver.content.sealed_file import SealedFile, read_first
+from fsdriver.content.verified import VerifiedHeaders
 from fsdriver.content.whole import is_whole
 from fsdriver.content.wraps import WrapAlgorithm, WrapSlot, unwrap, wrap
 
@@ -21,6 +22,7 @@ __all__ = [
     "RedoLog",
     "Replayed",
     "SealedFile",
+    "VerifiedHeaders",
     "WrapAlgorithm",
     "WrapSlot",
     "is_whole",

@@ -35,6 +35,8 @@ TEXT = (
     "in the programs its policy lists. If it reached you by mistake, please return it to whoever sent it."
 )
 
+_TEXT_FIELD = TEXT.encode().ljust(SLOTS_AT - TEXT_AT, b"\0")
+
 _FIELDS = struct.Struct(">8sHHIQQQ16s16s16s32s32s104x")
 FILE_ID_AT = 40
 _TAG_AT = 120
@@ -60,6 +62,17 @@ def peek(data: bytes) -> Belonging:
     if major != MAJOR or incompatible:
         raise FormatUnknown(f"format {major}, features {incompatible:#x}: newer than this program")
     return Belonging(file_id, company, label)
+
+
+def _text(field: bytes) -> str:
+    encoded, _, padding = field.partition(b"\0")
+    try:
+        text = encoded.decode()
+    except UnicodeDecodeError:
+        raise HeaderDamaged("the header's text is not UTF-8") from None
+    if padding.strip(b"\0"):
+        raise HeaderDamaged("the header's text is not padded with zeros")
+    return text
 
 
 _RESERVED = bytes(TEXT_AT - _TAG_END)
@@ -104,13 +117,6 @@ class Header(NamedTuple):
             raise HeaderDamaged(f"chunk size {chunk_size} is not a power of two from 4 KiB to 1 MiB")
         if data[_TAG_END:TEXT_AT] != _RESERVED or data[COMMIT_AT + COMMIT_SIZE : HEADER_SIZE] != _RESERVED_TAIL:
             raise HeaderDamaged("reserved bytes of the header are not zero")
-        encoded, _, padding = data[TEXT_AT:SLOTS_AT].partition(b"\0")
-        try:
-            text = encoded.decode()
-        except UnicodeDecodeError:
-            raise HeaderDamaged("the header's text is not UTF-8") from None
-        if padding.strip(b"\0"):
-            raise HeaderDamaged("the header's text is not padded with zeros")
         found = [WrapSlot.parse(data[at : at + WRAP_SLOT_SIZE]) for at in range(SLOTS_AT, SIGNATURE_AT, WRAP_SLOT_SIZE)]
         return cls(
             file_id=file_id,
@@ -124,7 +130,7 @@ class Header(NamedTuple):
             incompatible=incompatible,
             read_only_compatible=read_only,
             compatible=compatible,
-            text=text,
+            text=TEXT if data[TEXT_AT:SLOTS_AT] == _TEXT_FIELD else _text(data[TEXT_AT:SLOTS_AT]),
             signature=data[SIGNATURE_AT : SIGNATURE_AT + SIGNATURE_SIZE],
         )
 
@@ -159,7 +165,7 @@ class Header(NamedTuple):
 
     def check(self, data: bytes, file_key: FileKey) -> FileKeys:
         """The file's keys, after the header in `data` has been found to be made with them. Raises HeaderDamaged."""
-        keys = FileKeys(file_key, self.file_id, self.suite)
+        keys = FileKeys.draw(file_key, self.file_id, self.suite)
         if not hmac.compare_digest(keys.commitment, self.commitment):
             raise HeaderDamaged("the file key is not the one this header was made with")
         untagged = b"".join((data[:_TAG_AT], _NO_TAG, data[_TAG_END:COMMIT_AT]))

@@ -34,22 +34,33 @@ class FileKey:
 
 
 class FileKeys:
-    """Subkeys of one file key, ready for use. Drawn with the file id as salt."""
+    """Subkeys of one file key, ready for use."""
 
-    __slots__ = ("_xattr", "chunk", "commit", "commitment", "header_tag", "sum")
+    __slots__ = ("chunk", "commit", "drawn", "sum")
 
-    def __init__(self, file_key: FileKey, file_id: bytes, suite: int) -> None:
-        info = _INFO + suite.to_bytes(2, "big")
-        drawn = HKDF(_SHA256, 6 * KEY_SIZE, salt=file_id, info=info).derive(file_key.secret)
-        self.commitment = drawn[0:32]
-        """Stands in the header in clear."""
-        self.header_tag = drawn[32:64]
+    def __init__(self, drawn: bytes) -> None:
+        """`drawn`: what `draw` gave."""
+        self.drawn = drawn
         self.commit = AESGCM(drawn[64:96])
         self.chunk = AESGCM(drawn[96:128])
         self.sum = blake2b(key=drawn[128:160], digest_size=32)
         """Prototype: copy it, feed it, take its digest."""
-        self._xattr = drawn[160:192]
+
+    @classmethod
+    def draw(cls, file_key: FileKey, file_id: bytes, suite: int) -> Self:
+        """From a file key, with the file id as salt."""
+        info = _INFO + suite.to_bytes(2, "big")
+        return cls(HKDF(_SHA256, 6 * KEY_SIZE, salt=file_id, info=info).derive(file_key.secret))
+
+    @property
+    def commitment(self) -> bytes:
+        """Stands in the header in clear."""
+        return self.drawn[0:32]
+
+    @property
+    def header_tag(self) -> bytes:
+        return self.drawn[32:64]
 
     @property
     def xattr(self) -> AESGCM:
-        return AESGCM(self._xattr)
+        return AESGCM(self.drawn[160:192])

@@ -98,14 +98,20 @@ class SealedFile:
         text: str = TEXT,
         redo: Redo | None = None,
         path: bytes = b"",
+        made: Callable[[bytes, FileKeys], None] | None = None,
     ) -> Self:
-        """Makes an empty sealed file in the empty file `fd`; its header is written when this returns."""
-        keys = FileKeys(file_key, file_id, SUITE_AES_GCM)
+        """Makes an empty sealed file in the empty file `fd`; its header is written when this returns.
+
+        `made` is then told the header's bytes and the keys they were made with.
+        """
+        keys = FileKeys.draw(file_key, file_id, SUITE_AES_GCM)
         header, head = Header(
             file_id, company, label, keys.commitment, tuple(slots), chunk_size=chunk_size, text=text
         ).encode(keys)
         commit = Commit()
         write_all(fd, b"".join((head, commit.seal(header, keys), bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE))), 0)
+        if made is not None:
+            made(head, keys)
         return cls(fd, header, keys, commit, redo, path)
 
     @classmethod
@@ -132,6 +138,13 @@ class SealedFile:
             first = read_first(fd, size)
         header = Header.parse(first)
         keys = header.check(first, unlock(header))
+        return cls.opened(fd, header, keys, size=size, first=first, redo=redo, path=path)
+
+    @classmethod
+    def opened(
+        cls, fd: int, header: Header, keys: FileKeys, *, size: int, first: bytes, redo: Redo | None, path: bytes
+    ) -> Self:
+        """As `open`, with a header that was checked with `keys`."""
         commit = Commit.open(first[COMMIT_AT : COMMIT_AT + COMMIT_SIZE], header, keys)
         sealed = sealed_size(commit.size, header.chunk_size)
         if size < sealed:

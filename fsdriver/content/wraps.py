@@ -51,11 +51,11 @@ class WrapSlot(NamedTuple):
     @classmethod
     def parse(cls, data: bytes) -> Self | None:
         """The slot in WRAP_SLOT_SIZE bytes, None for an empty one. Raises HeaderDamaged."""
-        algorithm, length, version, key_id = _FIELDS.unpack_from(data)
-        if algorithm == WrapAlgorithm.EMPTY:
-            if data != _EMPTY:
-                raise HeaderDamaged("an empty wrap slot holds something")
+        if data == _EMPTY:
             return None
+        algorithm, length, version, key_id = _FIELDS.unpack_from(data)
+        if algorithm == 0:
+            raise HeaderDamaged("an empty wrap slot holds something")
         end = _FIELDS.size + length
         reserved, padding = data[_RESERVED_AT : _FIELDS.size], data[end:]
         if not 0 < length <= WRAPPED_MAX or reserved != _EMPTY[: len(reserved)] or padding != _EMPTY[: len(padding)]:

@@ -11,7 +11,9 @@ import os
 import threading
 import time
 
+from fsdriver.device.crew import Crew
 from fsdriver.device.dispatch import Dispatcher
+from fsdriver.device.placement import FollowedCallers
 from fsdriver.device.progress import Progress
 from fsdriver.protocol import MAX_WRITE, MalformedMessage, abi, parse_message
 
@@ -67,27 +69,40 @@ def _write(device: int, unique: int, message: bytes | memoryview) -> None:
 class Reader(threading.Thread):
     """Reads until the connection ends. `ended_by` is then the errno that ended it."""
 
-    def __init__(self, device: int, dispatcher: Dispatcher, number: int, *, gathers: bool = False) -> None:
-        """`gathers`: all requests come elsewhere, so FORGETs may wait for each other and come many in one message."""
+    def __init__(self, device: int, dispatcher: Dispatcher, number: int) -> None:
         super().__init__(name=f"reader-{number}", daemon=True)
-        self._gathers = gathers
         self.progress = Progress(self.name)
         self.ended_by = 0
         self._device = device
         self._dispatcher = dispatcher
+        self._number = number
+        self.crew: Crew | None = None
+        """Set before `start`: whom it takes turns with. Who has none is alone, and all requests come elsewhere, so
+        FORGETs may wait for each other and come many in one message."""
 
     def send_later(self, unique: int, error: int, body: bytes) -> None:
         send(self._device, unique, error, body)
 
     def run(self) -> None:
+        try:
+            self._read_on()
+        finally:
+            if self.crew is not None:
+                self.crew.end()
+
+    def _read_on(self) -> None:
         device, serve, progress = self._device, self._dispatcher.serve_device, self.progress
+        crew, number = self.crew, self._number
+        placement = FollowedCallers() if crew is not None and number == 0 else None
         buffer = bytearray(BUFFER_SIZE)
         message = memoryview(buffer)
         # The reply's header stands right before `out`: what a READ puts there leaves in one write.
         answer = memoryview(bytearray(_OUT_SIZE + MAX_WRITE))
         out = answer[_OUT_SIZE:]
-        readv, buffers, gathers = os.readv, [buffer], self._gathers
+        readv, buffers = os.readv, [buffer]
         while True:
+            if crew is not None and number >= crew.reading and not crew.wait(number):
+                return
             try:
                 length = readv(device, buffers)
             except OSError as exc:
@@ -98,20 +113,28 @@ class Reader(threading.Thread):
                     log.error("reading /dev/fuse failed: %s", exc)
                 return
             progress.turn += 1
+            if crew is not None:
+                crew.begins()
+            caller = 0
             try:
                 event = parse_message(message[:length])
-                unique = event.head.unique
+                unique, caller = event.head.unique, event.head.pid
                 reply = serve(event, out, self)
             except MalformedMessage as exc:
                 unique, reply = exc.unique, self._dispatcher.refuse(exc)
             if reply is not None:
                 error, body = reply
                 if body.__class__ is int:
-                    length = _OUT_SIZE + body
-                    _pack_out_into(answer, 0, length, 0, unique)
-                    _write(device, unique, answer[:length])
+                    size = _OUT_SIZE + body
+                    _pack_out_into(answer, 0, size, 0, unique)
+                    _write(device, unique, answer[:size])
+                    length = max(length, size)
                 else:
                     send(device, unique, error, body)  # type: ignore[arg-type]
             progress.turn += 1
-            if gathers:
+            if crew is None:
                 time.sleep(_GATHERING)
+                continue
+            crew.served(length)
+            if placement is not None:
+                placement.served(caller, length)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsdriver.device import ring
+from fsdriver.device.crew import Crew
 from fsdriver.device.dispatch import Dispatcher, Handler
 from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, real_path, unmount
 from fsdriver.device.notify import Notifier
@@ -99,8 +100,10 @@ class Session:
             device = clone(mounted.device) if number else mounted.device
             if number:
                 self._devices.append(device)
-            reader = Reader(device, self._dispatcher, number, gathers=bool(self._rings))
-            self._readers.append(reader)
+            self._readers.append(Reader(device, self._dispatcher, number))
+        crew = None if self._rings else Crew([reader.progress for reader in self._readers])
+        for reader in self._readers:
+            reader.crew = crew
             reader.start()
         _raise_read_ahead(mounted.minor)
         try:

@@ -7,10 +7,11 @@ import os
 import secrets
 import stat
 
-from fsdriver.content import FileKey, Header, RedoLog, SealedFile
+from fsdriver.content import Header, RedoLog, SealedFile
 from fsdriver.errors import ViewRefused
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
+from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.nodes.openfile import OpenFile
 from fsdriver.protocol import InHeader, events
@@ -47,6 +48,7 @@ class Births:
         """
         self._drive.files.require_room()
         file_id = secrets.token_bytes(16)
+        remember = None if label.per_file else self._drive.files.verified.remembering()
         key, slot = self._drive.keys.born(label, file_id, asker, path)
         fd = os.open(name, _FLAGS, stat.S_IMODE(mode), dir_fd=directory)
         try:
@@ -62,6 +64,7 @@ class Births:
                 slots=(slot,),
                 redo=self._redo,
                 path=store_path or os.fsencode(path.lstrip("/")),
+                made=remember,
             )
         except BaseException:
             os.close(fd)
@@ -129,11 +132,11 @@ class Births:
             if before is None:
                 raise ViewRefused(f"{path}: its label is unknown, so it cannot be given another one")
 
-            def key_of(header: Header) -> FileKey:
+            def key_of(header: Header) -> GivenKey:
                 return drive.keys.of(header, before, asker, Action.WRITE, path)
 
             sealed = drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
-            key = key_of(sealed.header)
+            key = key_of(sealed.header).unwrap()
             drive.files.require_writable(file)
             sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
             inode.label_id = label.id

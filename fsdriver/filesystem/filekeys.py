@@ -5,6 +5,7 @@ done in a reader or ring thread: `MustWait` sends the request to the pool.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from fsdriver.content import FileKey, Header, WrapAlgorithm, WrapSlot, wrap
 from fsdriver.errors import FsError, GrantRefused, HeaderDamaged, LeaseExpired, LeaseMissing
@@ -14,6 +15,15 @@ from fsdriver.leases import LabelKey, Leases
 from fsdriver.views import Views
 from keyserver.sealing import SealingError
 from policy import Action, Label
+
+
+class GivenKey(NamedTuple):
+    """A file key that its asker may have."""
+
+    unwrap: Callable[[], FileKey]
+    """Errors: HeaderDamaged."""
+    on_loan: bool
+    """It lies under a label key that is here."""
 
 
 class FileKeys:
@@ -33,7 +43,7 @@ class FileKeys:
         """Another number once a key was taken back."""
         return self._leases.epoch
 
-    def of(self, header: Header, label: Label, asker: Asker, action: Action, path: str) -> FileKey:
+    def of(self, header: Header, label: Label, asker: Asker, action: Action, path: str) -> GivenKey:
         """The key of an existing file.
 
         Errors: MustWait, LeaseMissing, LeaseExpired, GrantRefused, ServerUnreachable, HeaderDamaged.
@@ -43,9 +53,9 @@ class FileKeys:
             raise HeaderDamaged("the header holds no file key that this program can open")
         if not label.per_file:
             _, secret = self._missed(label, slot.version, asker)
-            return header.unwrap(slot, secret)
+            return GivenKey(lambda: header.unwrap(slot, secret), on_loan=True)
         key, _ = self._granted(label, header.file_id, asker, action, path, slot)
-        return key
+        return GivenKey(lambda: key, on_loan=False)
 
     def lent(self, header: Header) -> FileKey | None:
         """The file key, if a lease opens it; None where it would have to be asked for, or does not open."""

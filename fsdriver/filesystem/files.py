@@ -7,7 +7,7 @@ import errno
 import os
 import time
 
-from fsdriver.content import FileKey, Header, SealedFile
+from fsdriver.content import Header, SealedFile
 from fsdriver.errors import (
     DAMAGE,
     FileDamaged,
@@ -17,6 +17,7 @@ from fsdriver.errors import (
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.dropins import DropIns
+from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.filesystem.locking import Locking
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode
 from fsdriver.nodes.openfile import DropIn, Handle, OpenFile
@@ -150,7 +151,7 @@ class Files:
         if standing.view is not View.PLAINTEXT or action not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, action, inode, path)
 
-        def key_of(header: Header) -> FileKey:
+        def key_of(header: Header) -> GivenKey:
             header_label, _ = drive.plaintext(asker.caller, inode, header)
             return drive.keys.of(header, header_label, asker, action, path)
 

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fsdriver.content import HEADER_SIZE, PEEK_SIZE, FileKey, Header, RedoLog, SealedFile, peek
+from fsdriver.content import HEADER_SIZE, PEEK_SIZE, Header, RedoLog, SealedFile, VerifiedHeaders, peek, read_first
 from fsdriver.errors import FsError, HeaderDamaged, NodeVanished, OtherCompany
+from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode, InodeTable
 from fsdriver.nodes.openfile import OpenFile
@@ -26,7 +27,7 @@ _LINGERING_MAX = 1 << 20
 _SPARED = 3000
 """Descriptors that open files leave to the rest of the daemon: directories, processes it looks at, the spool."""
 
-Unlock = Callable[[Header], FileKey]
+Decide = Callable[[Header], GivenKey]
 
 
 class OpenFiles:
@@ -40,6 +41,8 @@ class OpenFiles:
         self._views = views
         self.company = company
         self._redo = redo
+        self.verified = VerifiedHeaders()
+        """Headers of files under keys that are on loan."""
         self._lock = threading.Lock()
         self._lingering: deque[OpenFile] = deque()
         self._open = 0
@@ -142,44 +145,53 @@ class OpenFiles:
         finally:
             self.release(file)
 
-    def unlock(self, file: OpenFile, path: str, key_of: Unlock, *, may_wait: bool) -> SealedFile:
-        """The content of the file that lies at `path` in the drive. `key_of` decides by the (still unverified) header
+    def unlock(self, file: OpenFile, path: str, decide: Decide, *, may_wait: bool) -> SealedFile:
+        """The content of the file that lies at `path` in the drive. `decide` decides by the (still unverified) header
         and gives the file key, or raises; of a file that is open already, too.
 
-        Where `key_of` may wait for the network, nobody waits with it for the file's lock. Errors: those of `key_of`;
+        Where `decide` may wait for the network, nobody waits with it for the file's lock. Errors: those of `decide`;
         HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany.
         """
         if (kept := file.sealed) is not None:
-            key_of(kept.header)
+            decide(kept.header)
             return kept
         if may_wait:
-            key_of = self._asked_ahead(file, key_of)
+            decide = self._asked_ahead(file, decide)
         with file.lock:
             if (kept := file.sealed) is not None:  # another caller was faster, and was decided for itself alone
-                key_of(kept.header)
+                decide(kept.header)
                 return kept
             inode, found = file.inode, os.fstat(file.fd)
             if inode.store_ctime != found.st_ctime_ns:
                 inode.commit_cached = None
-            sealed = SealedFile.open(
-                file.fd, self._company_only(key_of), size=found.st_size, redo=self._redo, path=_in_store(path)
-            )
+            sealed = self._opened(file.fd, found.st_size, decide, path)
             inode.label_id, inode.file_id = sealed.header.label, sealed.header.file_id
             inode.store_ctime = found.st_ctime_ns  # from before the content was read: a later change is seen
             file.sealed = sealed
             return sealed
 
-    def _asked_ahead(self, file: OpenFile, key_of: Unlock) -> Unlock:
+    def _opened(self, fd: int, size: int, decide: Decide, path: str) -> SealedFile:
+        first = read_first(fd, size)
+        if (known := self.verified.get(first)) is not None:
+            header, keys = known
+            self._decided(header, decide)
+        else:
+            header = Header.parse(first)
+            remember = self.verified.remembering()
+            given = self._decided(header, decide)
+            keys = header.check(first, given.unwrap())
+            if given.on_loan:
+                remember(first, keys)
+        return SealedFile.opened(fd, header, keys, size=size, first=first, redo=self._redo, path=_in_store(path))
+
+    def _asked_ahead(self, file: OpenFile, decide: Decide) -> Decide:
         header = self.header(file)
-        key = self._company_only(key_of)(header)
-        return lambda found: key if found == header else key_of(found)
+        given = self._decided(header, decide)
+        return lambda found: given if found == header else decide(found)
 
-    def _company_only(self, key_of: Unlock) -> Unlock:
-        def checked(header: Header) -> FileKey:
-            header.require_company(self.company)
-            return key_of(header)
-
-        return checked
+    def _decided(self, header: Header, decide: Decide) -> GivenKey:
+        header.require_company(self.company)
+        return decide(header)
 
     def label(self, inode: Inode) -> Label | None:
         """The label in the file's header, read if need be. A file whose header does not read has its place's label, so

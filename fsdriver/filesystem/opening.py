@@ -8,12 +8,13 @@ import errno
 import os
 import time
 
-from fsdriver.content import FileKey, Header, SealedFile
+from fsdriver.content import Header, SealedFile
 from fsdriver.errors import DAMAGE, NodeVanished, Revoked
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.dropins import DropIns
+from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.identity import Caller
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode
 from fsdriver.nodes.openfile import Handle, OpenFile
@@ -56,7 +57,7 @@ class Opening:
         label: Label
         standing: Standing
 
-        def key_of(header: Header) -> FileKey:
+        def key_of(header: Header) -> GivenKey:
             nonlocal label, standing
             label, standing = drive.plaintext(asker.caller, inode, header)
             return drive.keys.of(header, label, asker, action, path)

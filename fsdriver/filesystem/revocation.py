@@ -53,6 +53,7 @@ class Revocation:
             ]
             refused = self._refuse(ended)
             self._drop_pages(labels)
+            drive.files.verified.forget()
             for inode in drive.inodes:
                 file = inode.opened
                 if file is not None and file.sealed is not None and file.sealed.header.label in labels:

@@ -147,7 +147,7 @@ def swap(one: slice, two: slice) -> Edit:
 
 def retagged(header: Header) -> bytes:
     """The head of `header` with a tag that verifies: what a holder of the file key could write."""
-    return header.encode(FileKeys(FILE_KEY, header.file_id, header.suite))[1]
+    return header.encode(FileKeys.draw(FILE_KEY, header.file_id, header.suite))[1]
 
 
 def vectors() -> Iterator[tuple[str, str, str, bytes]]:

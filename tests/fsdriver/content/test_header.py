@@ -7,7 +7,7 @@ from fsdriver.content.offsets import COMMIT_AT, HEADER_SIZE
 from fsdriver.errors import FormatUnknown, HeaderDamaged
 from tests.fsdriver.content.samples import COMPANY, FILE_ID, KEY, LABEL, slot_for
 
-KEYS = FileKeys(KEY, FILE_ID, 1)
+KEYS = FileKeys.draw(KEY, FILE_ID, 1)
 HEADER, HEAD = Header(FILE_ID, COMPANY, LABEL, KEYS.commitment, (slot_for(),)).encode(KEYS)
 WHOLE = HEAD.ljust(HEADER_SIZE, b"\0")
 

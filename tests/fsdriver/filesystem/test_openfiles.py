@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from fsdriver.content import FileKey, Header, RedoLog
-from fsdriver.errors import LeaseMissing, ViewRefused
+from fsdriver.errors import HeaderDamaged, LeaseMissing, ViewRefused
+from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode, InodeTable
 from fsdriver.views import Views
-from tests.fsdriver.content.samples import COMPANY, new_file, unlock
+from tests.fsdriver.content import samples
+from tests.fsdriver.content.samples import COMPANY, new_file
+
+
+def unlock(header: Header) -> GivenKey:
+    """As somebody who may, of a label whose key is on loan."""
+    return GivenKey(lambda: samples.unlock(header), on_loan=True)
 
 
 @pytest.fixture
@@ -36,12 +43,12 @@ def test_who_comes_while_another_unlocks_the_file_is_decided_too(store: tuple[Op
     files, inode = store
     unlocking, comes = threading.Event(), threading.Event()
 
-    def may(header: Header) -> FileKey:
+    def may(header: Header) -> GivenKey:
         unlocking.set()
         assert comes.wait(10)
         return unlock(header)
 
-    def may_not(header: Header) -> FileKey:
+    def may_not(header: Header) -> GivenKey:
         raise ViewRefused("this caller sees no plaintext")
 
     def second() -> None:
@@ -66,7 +73,7 @@ def test_who_comes_while_another_unlocks_the_file_is_decided_too(store: tuple[Op
 def test_a_file_that_is_open_is_decided_anew(store: tuple[OpenFiles, Inode]) -> None:
     files, inode = store
 
-    def without_a_lease(header: Header) -> FileKey:
+    def without_a_lease(header: Header) -> GivenKey:
         raise LeaseMissing("no key")
 
     with files.borrowed(inode) as file:
@@ -94,3 +101,52 @@ def test_pages_of_a_file_that_somebody_else_changed_are_not_believed(store: tupl
     with files.borrowed(inode) as file:
         files.unlock(file, "/letter", unlock, may_wait=False)
         assert inode.commit_cached is None
+
+
+def test_a_header_that_was_checked_is_not_unwrapped_again_until_keys_are_taken_back(
+    store: tuple[OpenFiles, Inode],
+) -> None:
+    files, inode = store
+    unwrapped: list[bytes] = []
+
+    def counted(header: Header) -> GivenKey:
+        def unwrap() -> FileKey:
+            unwrapped.append(header.file_id)
+            return samples.unlock(header)
+
+        return GivenKey(unwrap, on_loan=True)
+
+    def opened() -> None:
+        with files.borrowed(inode) as file:
+            files.unlock(file, "/letter", counted, may_wait=False)
+
+    opened()
+    opened()
+    assert len(unwrapped) == 1
+    files.verified.forget()
+    opened()
+    assert len(unwrapped) == 2
+
+
+def test_the_key_of_a_single_grant_is_not_remembered(store: tuple[OpenFiles, Inode]) -> None:
+    files, inode = store
+    asked = []
+
+    def granted(header: Header) -> GivenKey:
+        key = samples.unlock(header)
+        return GivenKey(lambda: asked.append(1) or key, on_loan=False)  # type: ignore[func-returns-value]
+
+    for _ in range(2):
+        with files.borrowed(inode) as file:
+            files.unlock(file, "/letter", granted, may_wait=False)
+    assert len(asked) == 2
+
+
+def test_a_header_that_was_changed_is_checked_from_the_start(store: tuple[OpenFiles, Inode]) -> None:
+    files, inode = store
+    with files.borrowed(inode) as file:
+        files.unlock(file, "/letter", unlock, may_wait=False)
+        text = os.pread(file.fd, 1, 300)
+        os.pwrite(file.fd, bytes([text[0] ^ 1]), 300)
+    with files.borrowed(inode) as file, pytest.raises(HeaderDamaged):
+        files.unlock(file, "/letter", unlock, may_wait=False)
