@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from fsdriver.device.placement import LARGE
 from fsdriver.device.progress import Progress
 
-_CALM = 64
-"""So many short requests in a row, and one reader is enough again."""
+_LARGE_COUNTS, _ALL_READ_AT, _MOST = 8, 32, 64
+"""Each large request counts for so much and each short one takes one off: at the second number all readers read, at 0
+one is enough again, and more than the third does not count. A single large file among small ones changes nothing."""
 
 _HELD_UP_SECONDS = 0.01
 """How long all that read may stay in their handlers before another one joins them."""
@@ -25,7 +26,7 @@ class Crew:
     def __init__(self, members: Sequence[Progress]) -> None:
         self._members = members
         self._changed = threading.Condition()
-        self._short = 0
+        self._moved = 0
         self._ended = False
         self.reading = 1
         self.watched = False
@@ -38,17 +39,16 @@ class Crew:
                 self.watched = True
                 self._changed.notify_all()
 
-    def served(self, size: int) -> None:
-        """By a reader, after each request; `size` is that of the request or of its answer, whichever is more."""
+    def served(self, number: int, size: int) -> None:
+        """By reader `number`, after each request; `size` is that of the request or of its answer, whichever is more."""
         if size >= LARGE:
-            self._short = 0
-            if self.reading < len(self._members):
+            self._moved = min(_MOST, self._moved + _LARGE_COUNTS)
+            if self._moved >= _ALL_READ_AT and self.reading < len(self._members):
                 self._let(len(self._members))
-        elif self.reading > 1:
-            self._short += 1
-            if self._short >= _CALM:
-                self._short = 0
-                self._let(1)
+        elif self._moved > 0:
+            self._moved -= 1
+        elif number == 0 and self.reading > 1:
+            self._let(1)
 
     def wait(self, number: int) -> bool:
         """Until it is the turn of reader `number`; False when the connection has ended."""

@@ -135,6 +135,6 @@ class Reader(threading.Thread):
             if crew is None:
                 time.sleep(_GATHERING)
                 continue
-            crew.served(length)
+            crew.served(number, length)
             if placement is not None:
                 placement.served(caller, length)

@@ -81,7 +81,7 @@ def build(
         files=files,
         recorder=recorder,
         copies=Copies(str(mount_point)),
-        prefetch=Prefetch(directories),
+        prefetch=Prefetch(directories, store.top),
         verifier=Verifier(files, recorder),
         kernel=KernelLink(),
         now=now,

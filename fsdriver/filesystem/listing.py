@@ -34,6 +34,7 @@ class Listing:
         directory = drive.inodes.get(event.head.nodeid)
         fh = drive.next_fh()
         drive.handles[fh] = DirectoryHandle(directory)
+        drive.prefetch.listed(directory)
         # What is listed changes only through this mount, and the kernel drops its copy when it does.
         return replies.opened(fh, abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE)
 

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import time
 
 from fsdriver.errors import NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import ATTR_TIMEOUT, STATE_DIRECTORY, Drive
+from fsdriver.filesystem.prefetch import LOOKED_UP
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies
 
@@ -24,7 +26,9 @@ class Lookups:
         if parent is drive.inodes.root and name == STATE_DIRECTORY:
             raise FileNotFoundError(errno.ENOENT, "no such name")
         above = drive.directories.descriptor(parent)
+        begin = time.monotonic()
         found = os.stat(name, dir_fd=above.fd, follow_symlinks=False)
+        drive.prefetch.waited(LOOKED_UP, parent, name, time.monotonic() - begin)
         if found.st_dev != drive.inodes.device:
             raise NodeVanished(f"{name!r} is another filesystem mounted in the store")
         return self.name(parent, name, found, asker)

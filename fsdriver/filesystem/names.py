@@ -8,7 +8,6 @@ import ctypes
 import errno
 import os
 import stat
-import time
 
 from fsdriver.errors import LabelBoundary, NodeVanished
 from fsdriver.filesystem.asker import Asker
@@ -112,10 +111,8 @@ class Names:
         parent, fd = self._place(event.head.nodeid, event.name)
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
-        begin = time.monotonic()
         self._require_delete(asker, inode, parent, event.name)
         self._record("delete", asker, inode, parent, event.name)
-        drive.prefetch.waited(parent, event.name, time.monotonic() - begin)
         try:
             os.unlink(event.name, dir_fd=fd.fd)
         except OSError as exc:

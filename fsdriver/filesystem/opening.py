@@ -15,6 +15,7 @@ from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.filekeys import GivenKey
+from fsdriver.filesystem.prefetch import OPENED
 from fsdriver.identity import Caller
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode
 from fsdriver.nodes.openfile import Handle, OpenFile
@@ -67,7 +68,7 @@ class Opening:
             self._drop_stale_state(file, known)
         sealed = drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
         if known is None and inode.parent is not None:
-            drive.prefetch.waited(inode.parent, inode.name, time.monotonic() - begin)
+            drive.prefetch.waited(OPENED, inode.parent, inode.name, time.monotonic() - begin)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)
         if writing and Action.WRITE not in standing.allow:

@@ -45,20 +45,29 @@ def test_one_reads_while_requests_are_short(readers):
     for _ in range(200):
         readers.crew.begins()
         readers.members[0].turn += 2
-        readers.crew.served(100)
+        readers.crew.served(0, 100)
     assert readers.crew.reading == 1
     assert readers.crew.wait(0)
 
 
 def test_all_read_while_much_is_moved_and_one_when_it_is_over(readers):
-    readers.crew.served(LARGE)
+    for _ in range(4):
+        readers.crew.served(0, LARGE)
     assert readers.turn[1].wait(PATIENCE)
     assert readers.turn[2].wait(PATIENCE)
     assert readers.crew.reading == 3
-    for _ in range(63):
-        readers.crew.served(100)
+    for _ in range(32):
+        readers.crew.served(0, 100)
     assert readers.crew.reading == 3
-    readers.crew.served(100)
+    readers.crew.served(0, 100)
+    assert readers.crew.reading == 1
+
+
+def test_a_large_file_among_small_ones_calls_nobody(readers):
+    for _ in range(50):
+        readers.crew.served(0, LARGE)
+        for _ in range(10):
+            readers.crew.served(0, 100)
     assert readers.crew.reading == 1
 
 
@@ -67,6 +76,8 @@ def test_another_joins_when_all_that_read_are_held_up(readers):
     readers.crew.begins()
     assert readers.turn[1].wait(PATIENCE)
     assert not readers.turn[2].is_set()
+    readers.crew.served(1, 100)
+    assert readers.crew.reading == 2  # for as long as the first one is held up
     readers.members[1].turn += 1
     readers.crew.begins()
     assert readers.turn[2].wait(PATIENCE)

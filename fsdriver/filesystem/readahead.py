@@ -1,0 +1,171 @@
+"""The process that reads the store ahead: it hears by its standard input who walks through which directories, and asks
+the kernel for the first bytes of the files that come next.
+
+Run as a program of its own, with nothing but the standard library, so that it is small and starts at once. It holds no
+key and no policy, opens sealed files for reading only, and ends with its standard input. Each message is the length of
+what follows (4 bytes, little-endian), a byte that says what happened, and names below the store, separated by NUL.
+"""
+
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+LISTED = b"l"
+"""A directory was listed; its files are likely to be wanted after those of the one listed before."""
+OPENED = b"o"
+"""A directory, and a file in it that was opened."""
+LOOKED_UP = b"s"
+"""A directory, and a name in it whose inode was needed."""
+
+AHEAD = 600
+"""Files asked for before their turn: with 50 or 150 the disk had too few requests at a time to keep up."""
+AT_ONCE = 8 << 20
+"""Bytes asked for because of one message."""
+_BYTES = 128 << 10
+"""Of each file: as much as an open with a first read takes."""
+_DIRECTORIES = 4096
+_LISTINGS = 256
+_LARGEST = 64 << 10
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Walk:
+    """One directory that is walked through: its files in the order they are listed, how many of them the kernel was
+    asked for, and how many have been walked past since. Who begins anew may find that what was read has left the
+    memory."""
+
+    def __init__(self, names: list[bytes]) -> None:
+        self.names = names
+        self.places = {name: place for place, name in enumerate(names)}
+        self.asked = self.passed = 0
+
+    def reach(self, place: int) -> None:
+        """Somebody is at the file at `place`."""
+        if place < self.passed:
+            self.asked = 0
+        self.passed = place + 1
+
+    def begin(self) -> None:
+        """Somebody is about to come."""
+        if self.passed:
+            self.asked = self.passed = 0
+
+
+class ReadAhead:
+    """Follows who walks through the store behind the descriptor `store`."""
+
+    def __init__(self, store: int) -> None:
+        self._store = store
+        self._walks: OrderedDict[tuple[bytes, bytes], Walk] = OrderedDict()
+        self._next: OrderedDict[bytes, bytes] = OrderedDict()
+        self._last = b""
+
+    def listed(self, directory: bytes) -> None:
+        if self._last != directory:
+            self._next[self._last] = directory
+            self._last = directory
+            if len(self._next) > _DIRECTORIES:
+                self._next.popitem(last=False)
+
+    def follow(self, kind: bytes, directory: bytes, name: bytes) -> None:
+        """`name` in `directory` was needed, and those that follow will be. Errors: OSError."""
+        walk = self._walk(kind, directory)
+        if name not in walk.places:  # made since we looked
+            del self._walks[kind, directory]
+            walk = self._walk(kind, directory)
+        place = walk.places.get(name, -1) + 1
+        walk.reach(place - 1)
+        files, left, seen = AHEAD, AT_ONCE, {directory}
+        while True:
+            begin, end = max(place, walk.asked), min(place + files, len(walk.names))
+            if begin < end:
+                left -= self._ask(kind, directory, walk.names[begin:end], left)
+                walk.asked = end
+            files -= max(0, len(walk.names) - place)
+            following = self._next.get(directory)
+            if files <= 0 or left <= 0 or following is None or following in seen:
+                return
+            directory, place = following, 0
+            seen.add(directory)
+            walk = self._walk(kind, directory)
+            walk.begin()
+
+    def _walk(self, kind: bytes, directory: bytes) -> Walk:
+        walk = self._walks.get((kind, directory))
+        if walk is None:
+            fd = self._open(directory)
+            try:
+                with os.scandir(fd) as entries:
+                    names = [os.fsencode(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
+            finally:
+                os.close(fd)
+            walk = self._walks[kind, directory] = Walk(names)
+            if len(self._walks) > _LISTINGS:
+                self._walks.popitem(last=False)
+        return walk
+
+    def _open(self, directory: bytes) -> int:
+        return os.open(directory or b".", _DIRECTORY, dir_fd=self._store)
+
+    def _ask(self, kind: bytes, directory: bytes, names: list[bytes], most: int) -> int:
+        """How many bytes were asked for: `most`, and those of one file, at most."""
+        asked = 0
+        above = self._open(directory)
+        try:
+            for name in names:
+                if asked >= most:
+                    break
+                with suppress(OSError):  # gone, or not for us
+                    if kind == LOOKED_UP:
+                        os.stat(name, dir_fd=above, follow_symlinks=False)
+                    else:
+                        asked += _ask_for_content(name, above)
+        finally:
+            os.close(above)
+        return asked
+
+
+def _ask_for_content(name: bytes, directory: int) -> int:
+    fd = os.open(name, _FILE, dir_fd=directory)
+    try:
+        os.posix_fadvise(fd, 0, _BYTES, os.POSIX_FADV_WILLNEED)
+        return min(_BYTES, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def message(kind: bytes, *names: bytes) -> bytes:
+    """The bytes of one message."""
+    body = kind + b"\0".join(names)
+    return len(body).to_bytes(4, "little") + body
+
+
+def messages(stream: BinaryIO) -> Iterator[tuple[bytes, list[bytes]]]:
+    """What happened, and the names, until the stream ends or makes no sense."""
+    while len(head := stream.read(4)) == 4:
+        length = int.from_bytes(head, "little")
+        if not 0 < length <= _LARGEST or len(body := stream.read(length)) < length:
+            return
+        yield body[:1], body[1:].split(b"\0")
+
+
+def main() -> None:
+    ahead = ReadAhead(int(sys.argv[1]))
+    for kind, names in messages(sys.stdin.buffer):
+        try:
+            if kind == LISTED and len(names) == 1:
+                ahead.listed(names[0])
+            elif kind in (OPENED, LOOKED_UP) and len(names) == 2:
+                ahead.follow(kind, *names)
+            else:
+                return
+        except OSError:
+            continue  # it only ever helps
+
+
+if __name__ == "__main__":
+    main()
