@@ -1,14 +1,18 @@
 """What the handlers cost without a kernel: requests made up here, answered in one thread, processor time per request.
 
-    python -m benchmarks.handler_cost [--files 3000] [--profile]
+    python -m benchmarks.handler_cost [--files 3000] [--profile] [--between nothing|switch|work|idle]
 
 Real store, format, policy decision and records; the caller's identity is fixed (benchmarks/identity_cost.py has that).
+`--between` is what happens before each request, which seldom comes right after another one: another process runs on the
+same CPU (switch), and reads and hashes 14 KB there (work), or it runs on the other CPU while this one is idle.
 """
 
 import argparse
 import cProfile
+import hashlib
 import os
 import pstats
+import signal
 import sys
 import tempfile
 import time
@@ -28,16 +32,45 @@ FACTS = ProgramFacts(path="/usr/bin/tar", packages=frozenset({"tar"}), clean=Tru
 CALLER = Caller(1, 1, 0, 0, 0, FACTS, "", "/usr/bin/tar", "00" * 32, 1, "/sbin/init")
 
 
+class Other:
+    """Another process, to which the CPU goes before each request."""
+
+    def __init__(self, between: str) -> None:
+        os.sched_setaffinity(0, {1})
+        there, self._go = os.pipe()
+        self._back, here = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            if between == "idle":
+                os.sched_setaffinity(0, {0})
+            while os.read(there, 1):
+                if between == "work":
+                    with open(sys.executable, "rb") as file:
+                        hashlib.md5(file.read(14_000), usedforsecurity=False).digest()
+                os.write(here, b"x")
+
+    def turn(self) -> None:
+        os.write(self._go, b"x")
+        os.read(self._back, 1)
+
+    def end(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+
+
 class Client:
     """Sends made-up requests and adds up what they cost."""
 
-    def __init__(self, handler: Callable[[Any, memoryview], Any]) -> None:
+    def __init__(self, handler: Callable[[Any, memoryview], Any], other: Other | None) -> None:
         self._handler = handler
+        self._other = other
         self._out = memoryview(bytearray(1 << 20))
         self.spent: dict[str, list[int]] = {}
 
     def __call__(self, kind: type[Any], nodeid: int, *fields: Any) -> Any:
         event = kind(InHeader(0, 0, 1, nodeid, 0, 0, 1), *fields)
+        if self._other is not None:
+            self._other.turn()
         begin = time.thread_time_ns()
         answer = self._handler(event, self._out)
         spent = self.spent.setdefault(kind.__name__, [0, 0])
@@ -75,12 +108,14 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=3000)
     parser.add_argument("--size", type=int, default=8192)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--between", choices=("nothing", "switch", "work", "idle"), default="nothing")
     arguments = parser.parse_args()
+    other = None if arguments.between == "nothing" else Other(arguments.between)
     with tempfile.TemporaryDirectory(prefix="grantfs-bench-", dir="/dev/shm") as room, ExitStack() as drive:
         Callers.known = lambda self, tid, uid, **how: CALLER  # type: ignore[method-assign,assignment,misc]
         Path(room, "store").mkdir()
         built = drive.enter_context(built_drive(Path(room), HERE / "policy", {0: "li"}))
-        client = Client(built.operations)
+        client = Client(built.operations, other)
         work(client, 200, arguments.size)
         client.spent.clear()
         calm_collector()
@@ -90,6 +125,8 @@ def main() -> None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(45)
         else:
             work(client, arguments.files, arguments.size)
+        if other is not None:
+            other.end()
         for name, (count, spent) in client.spent.items():
             sys.stdout.write(f"{name:10} {count:7} {spent / count / 1000:7.1f} us\n")
 

@@ -17,6 +17,7 @@ from policy.errors import Place, Problem
 
 MOST_CHARACTERS = 4 << 20
 _DEEPEST = 20
+_TOO_DEEP = f"found more than {_DEEPEST} levels of nesting, expected at most four"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER = yaml.resolver.Resolver()
 _KINDS: dict[str, "Kind"] = {"str": "text", "bool": "bool", "int": "number", "float": "number", "null": "null"}
@@ -72,7 +73,7 @@ def read_tree(file: str, text: str, problems: list[Problem]) -> Node | None:
     except yaml.YAMLError as exc:
         problems.append(Problem(file, 0, 0, f"not YAML: {exc}"))
     except _TooDeep as exc:
-        problems.append(Problem(*exc.place, f"found more than {_DEEPEST} levels of nesting, expected at most four"))
+        problems.append(Problem(*exc.place, _TOO_DEEP))
     return None
 
 
@@ -81,6 +82,8 @@ def _yaml_message(exc: yaml.MarkedYAMLError, text: str) -> str:
         line = text.splitlines()[exc.problem_mark.line : exc.problem_mark.line + 1]
         if line and "\t" in line[0][: exc.problem_mark.column + 1]:
             return "found a tab, expected spaces: YAML indents with spaces only"
+    if "nesting depth" in (exc.problem or ""):
+        return _TOO_DEEP  # PyYAML since 6.0.4 reads ahead, and has a limit of its own far beyond ours
     return "not YAML: " + ", ".join(part for part in (exc.context, exc.problem) if part)
 
 

@@ -5,6 +5,7 @@ before, wherever they lie, and any other byte means a check from the start. What
 where the label's own key is at hand, and `forget` has to be called when that goes.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import sha256
 from threading import Lock
@@ -23,7 +24,7 @@ class VerifiedHeaders:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._lock = Lock()
-        self._drawn: dict[bytes, bytes] = {}
+        self._drawn: OrderedDict[bytes, bytes] = OrderedDict()
         self._epoch = 0
 
     def get(self, first: bytes) -> tuple[Header, FileKeys] | None:
@@ -43,7 +44,7 @@ class VerifiedHeaders:
                     return
                 self._drawn[name] = keys.drawn
                 if len(self._drawn) > self._most:
-                    del self._drawn[next(iter(self._drawn))]
+                    self._drawn.popitem(last=False)
 
         return remember
 
@@ -51,7 +52,7 @@ class VerifiedHeaders:
         """A label's key was taken back: all that was drawn with its help goes."""
         with self._lock:
             self._epoch += 1
-            self._drawn = {}
+            self._drawn = OrderedDict()
 
 
 def _name(first: bytes) -> bytes:

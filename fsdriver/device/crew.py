@@ -19,6 +19,10 @@ one is enough again, and more than the third does not count. A single large file
 _HELD_UP_SECONDS = 0.01
 """How long all that read may stay in their handlers before another one joins them."""
 
+_BUSY = 5
+"""Or so many times that long, if they come out and are in the next one whenever they are looked at: each is short, but
+waits for something."""
+
 
 class Crew:
     """Shared by the readers of one mount: reader `number` reads while `number < reading`. Thread-safe."""
@@ -26,6 +30,7 @@ class Crew:
     def __init__(self, members: Sequence[Progress]) -> None:
         self._members = members
         self._changed = threading.Condition()
+        self._waiting: set[int] = set()
         self._moved = 0
         self._ended = False
         self.reading = 1
@@ -53,20 +58,17 @@ class Crew:
     def wait(self, number: int) -> bool:
         """Until it is the turn of reader `number`; False when the connection has ended."""
         with self._changed:
-            while not self._ended and number >= self.reading:
-                if number > self.reading or not self.watched:
-                    self._changed.wait()
-                    continue
-                before = self._turns()
-                self._changed.wait(_HELD_UP_SECONDS)
-                if self._turns() != before:
-                    continue
-                if all(turn & 1 for turn in before):
-                    self.reading += 1
-                    self._changed.notify_all()
-                else:
-                    self.watched = False  # nothing comes: sleep until something does
-            return not self._ended
+            self._waiting.add(number)
+            self._changed.notify_all()  # another one may be the first of those that wait now
+            try:
+                while not self._ended and number >= self.reading:
+                    if number != min(self._waiting) or not self.watched:
+                        self._changed.wait()
+                    else:
+                        self._look_after_the_others(number)
+                return not self._ended
+            finally:
+                self._waiting.discard(number)
 
     def end(self) -> None:
         """The connection has ended: nobody waits any more."""
@@ -74,10 +76,29 @@ class Crew:
             self._ended = True
             self._changed.notify_all()
 
+    def _look_after_the_others(self, number: int) -> None:
+        """Until they are idle or somebody joins them. Who has been told to wait may still have a request in hand, so
+        all that do not wait here count."""
+        busy = 0
+        while not self._ended and number >= self.reading and number == min(self._waiting):
+            before = self._turns()
+            self._changed.wait(_HELD_UP_SECONDS)
+            now = self._turns()
+            busy = busy + 1 if all(turn & 1 for turn in now) else 0
+            if busy and (now == before or busy >= _BUSY):
+                self._moved = _MOST
+                self.reading = number + 1
+                self._changed.notify_all()
+            elif now == before:
+                self.watched = False  # nothing comes: sleep until something does
+                if self._turns() == now:
+                    return
+                self.watched = True  # it came just now, and whoever has it took us for watching
+
     def _let(self, reading: int) -> None:
         with self._changed:
             self.reading = reading
             self._changed.notify_all()
 
     def _turns(self) -> list[int]:
-        return [member.turn for member in self._members[: self.reading]]
+        return [member.turn for number, member in enumerate(self._members) if number not in self._waiting]

@@ -68,7 +68,7 @@ class Placement:
             os.sched_setaffinity(0, cpus)
         except OSError as exc:
             # A CPU this process may not use: whoever asks from there is served from here.
-            log.debug("a ring server stays where it is: %s", exc.strerror)
+            log.debug("a server stays where it is: %s", exc.strerror)
 
 
 class FollowedCallers:

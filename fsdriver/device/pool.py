@@ -1,9 +1,11 @@
 """Threads for answers that wait: as many as there are waiting, up to a limit; idle ones go away."""
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class Pool:
         self._idle = 0
         self._threads = 0
         self._closed = False
+        self._anywhere = os.sched_getaffinity(0)
 
     def submit(self, job: Callable[[], None]) -> None:
         with self._changed:
@@ -41,6 +44,8 @@ class Pool:
             return self._ended.wait_for(lambda: not self._threads, timeout)
 
     def _work(self) -> None:
+        with suppress(OSError):  # whoever started this thread may be held on one CPU
+            os.sched_setaffinity(0, self._anywhere)
         while (job := self._next()) is not None:
             try:
                 job()

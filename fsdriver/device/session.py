@@ -96,15 +96,17 @@ class Session:
         self.notifier.start()
         self.transport = "io_uring" if self.agreement.io_uring and self._start_rings(mounted.device) else "/dev/fuse"
         # With io_uring only FORGET and INTERRUPT come by /dev/fuse: one reader is enough.
+        readers: list[Reader] = []
         for number in range(1 if self._rings else self._threads):
             device = clone(mounted.device) if number else mounted.device
             if number:
                 self._devices.append(device)
-            self._readers.append(Reader(device, self._dispatcher, number))
-        crew = None if self._rings else Crew([reader.progress for reader in self._readers])
-        for reader in self._readers:
+            readers.append(Reader(device, self._dispatcher, number))
+        crew = None if self._rings else Crew([reader.progress for reader in readers])
+        for reader in readers:
             reader.crew = crew
             reader.start()
+            self._readers.append(reader)
         _raise_read_ahead(mounted.minor)
         try:
             self._control = Control(mounted.minor)

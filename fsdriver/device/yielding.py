@@ -43,7 +43,10 @@ class Yielding:
         elapsed = now - self._looked_at
         if not self._possible or elapsed < _LOOK_SECONDS:
             return
-        idle = self._idle_seconds()
+        try:
+            idle = self._idle_seconds()
+        except OSError:  # no descriptor is free just now
+            return
         cpus = (idle - self._idle) / elapsed
         known = self._looked_at > 0
         self._looked_at, self._idle = now, idle
@@ -97,6 +100,14 @@ def _may_return() -> bool:
     return bool(returned)
 
 
+def _is_ours(pid: int, proc: Path) -> bool:
+    """This process, or one that it started: the one that reads ahead is SCHED_IDLE itself."""
+    if pid == os.getpid():
+        return True
+    fields = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[1]) == os.getpid()
+
+
 def _weighed_alone(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> bool:
     """Whether the scheduler weighs this process as one against the others: in an autogroup of its own (sched(7)), which
     a session has while it is in no control group for processor time, or in such a control group of its own."""
@@ -107,7 +118,7 @@ def _weighed_alone(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgr
                 return False
             if not controllers and (cgroups / path.lstrip("/") / "cpu.weight").exists():
                 members = (cgroups / path.lstrip("/") / "cgroup.procs").read_text().split()
-                return members == [str(os.getpid())]
+                return str(os.getpid()) in members and all(_is_ours(int(member), proc) for member in members)
         enabled = (proc / "sys/kernel/sched_autogroup_enabled").read_text().strip() == "1"
     except (OSError, ValueError):
         return False

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fsdriver.content import HEADER_SIZE, PEEK_SIZE, Header, RedoLog, SealedFile, VerifiedHeaders, peek, read_first
+from fsdriver.content.keys import FileKeys as Subkeys
 from fsdriver.errors import FsError, HeaderDamaged, NodeVanished, OtherCompany
 from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.nodes.directories import Directories
@@ -28,6 +29,7 @@ _SPARED = 3000
 """Descriptors that open files leave to the rest of the daemon: directories, processes it looks at, the spool."""
 
 Decide = Callable[[Header], GivenKey]
+Remember = Callable[[bytes, Subkeys], None]
 
 
 class OpenFiles:
@@ -155,6 +157,7 @@ class OpenFiles:
         if (kept := file.sealed) is not None:
             decide(kept.header)
             return kept
+        remember = self.verified.remembering()
         if may_wait:
             decide = self._asked_ahead(file, decide)
         with file.lock:
@@ -164,20 +167,19 @@ class OpenFiles:
             inode, found = file.inode, os.fstat(file.fd)
             if inode.store_ctime != found.st_ctime_ns:
                 inode.commit_cached = None
-            sealed = self._opened(file.fd, found.st_size, decide, path)
+            sealed = self._opened(file.fd, found.st_size, decide, remember, path)
             inode.label_id, inode.file_id = sealed.header.label, sealed.header.file_id
             inode.store_ctime = found.st_ctime_ns  # from before the content was read: a later change is seen
             file.sealed = sealed
             return sealed
 
-    def _opened(self, fd: int, size: int, decide: Decide, path: str) -> SealedFile:
+    def _opened(self, fd: int, size: int, decide: Decide, remember: Remember, path: str) -> SealedFile:
         first = read_first(fd, size)
         if (known := self.verified.get(first)) is not None:
             header, keys = known
             self._decided(header, decide)
         else:
             header = Header.parse(first)
-            remember = self.verified.remembering()
             given = self._decided(header, decide)
             keys = header.check(first, given.unwrap())
             if given.on_loan:

@@ -6,11 +6,14 @@ key and no policy, opens sealed files for reading only, and ends with its standa
 what follows (4 bytes, little-endian), a byte that says what happened, and names below the store, separated by NUL.
 """
 
+import errno
 import os
+import stat
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import BinaryIO
 
 LISTED = b"l"
@@ -28,9 +31,12 @@ _BYTES = 128 << 10
 """Of each file: as much as an open with a first read takes."""
 _DIRECTORIES = 4096
 _LISTINGS = 256
+_NAMES = 20_000
+"""Of one directory; what comes after them is not read ahead."""
 _LARGEST = 64 << 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_NAMED = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Walk:
@@ -60,6 +66,7 @@ class ReadAhead:
 
     def __init__(self, store: int) -> None:
         self._store = store
+        self._device = os.fstat(store).st_dev
         self._walks: OrderedDict[tuple[bytes, bytes], Walk] = OrderedDict()
         self._next: OrderedDict[bytes, bytes] = OrderedDict()
         self._last = b""
@@ -85,7 +92,7 @@ class ReadAhead:
             if begin < end:
                 left -= self._ask(kind, directory, walk.names[begin:end], left)
                 walk.asked = end
-            files -= max(0, len(walk.names) - place)
+            files -= max(1, len(walk.names) - place)
             following = self._next.get(directory)
             if files <= 0 or left <= 0 or following is None or following in seen:
                 return
@@ -100,7 +107,11 @@ class ReadAhead:
             fd = self._open(directory)
             try:
                 with os.scandir(fd) as entries:
-                    names = [os.fsencode(entry.name) for entry in entries if entry.is_file(follow_symlinks=False)]
+                    names = [
+                        os.fsencode(entry.name)
+                        for entry in islice(entries, _NAMES)
+                        if entry.is_file(follow_symlinks=False)
+                    ]
             finally:
                 os.close(fd)
             walk = self._walks[kind, directory] = Walk(names)
@@ -109,7 +120,22 @@ class ReadAhead:
         return walk
 
     def _open(self, directory: bytes) -> int:
-        return os.open(directory or b".", _DIRECTORY, dir_fd=self._store)
+        """A directory below the store. Users of the drive make names there: no link leads out of it, at no step of the
+        way, nor into what is mounted in it. Errors: OSError."""
+        fd = os.dup(self._store)
+        try:
+            for name in directory.split(b"/") if directory else ():
+                if name in (b"", b".", b".."):
+                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+                below = os.open(name, _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            if os.fstat(fd).st_dev != self._device:
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def _ask(self, kind: bytes, directory: bytes, names: list[bytes], most: int) -> int:
         """How many bytes were asked for: `most`, and those of one file, at most."""
@@ -130,10 +156,18 @@ class ReadAhead:
 
 
 def _ask_for_content(name: bytes, directory: int) -> int:
-    fd = os.open(name, _FILE, dir_fd=directory)
+    """How many bytes were asked for. Whatever is no regular file is not opened. Errors: OSError."""
+    named = os.open(name, _NAMED, dir_fd=directory)
+    try:
+        found = os.fstat(named)
+        if not stat.S_ISREG(found.st_mode):
+            return 0
+        fd = os.open(f"/proc/self/fd/{named}", _FILE)
+    finally:
+        os.close(named)
     try:
         os.posix_fadvise(fd, 0, _BYTES, os.POSIX_FADV_WILLNEED)
-        return min(_BYTES, os.fstat(fd).st_size)
+        return min(_BYTES, found.st_size)
     finally:
         os.close(fd)
 
@@ -154,8 +188,12 @@ def messages(stream: BinaryIO) -> Iterator[tuple[bytes, list[bytes]]]:
 
 
 def main() -> None:
-    ahead = ReadAhead(int(sys.argv[1]))
+    ahead, daemon = ReadAhead(int(sys.argv[1])), os.getppid()
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # whoever has something to do comes first
     for kind, names in messages(sys.stdin.buffer):
+        if os.getppid() != daemon:
+            return  # it was killed: what it had to say is of no use to anybody
         try:
             if kind == LISTED and len(names) == 1:
                 ahead.listed(names[0])

@@ -45,6 +45,7 @@ class Revocation:
         How many handles were refused.
         """
         drive = self._drive
+        drive.files.verified.forget()  # first of all: what follows may fail, on a full disk say
         with self._lock:
             ended = [
                 handle
@@ -53,7 +54,6 @@ class Revocation:
             ]
             refused = self._refuse(ended)
             self._drop_pages(labels)
-            drive.files.verified.forget()
             for inode in drive.inodes:
                 file = inode.opened
                 if file is not None and file.sealed is not None and file.sealed.header.label in labels:

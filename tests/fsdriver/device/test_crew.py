@@ -83,6 +83,46 @@ def test_another_joins_when_all_that_read_are_held_up(readers):
     assert readers.turn[2].wait(PATIENCE)
 
 
+def test_whoever_waits_joins_when_the_others_were_told_to_wait_and_are_held_up(readers):
+    for _ in range(4):
+        readers.crew.served(0, LARGE)
+    assert readers.turn[1].wait(PATIENCE)
+    assert readers.turn[2].wait(PATIENCE)
+    for _ in range(33):
+        readers.crew.served(0, 100)
+    assert readers.crew.reading == 1
+    # Reader 1 is still in read(2) and gets a request, on which it is held up like reader 0; reader 2 waits.
+    third = threading.Event()
+
+    def wait() -> None:
+        if readers.crew.wait(2):
+            third.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    for number in (0, 1):
+        readers.members[number].turn += 1
+        readers.crew.begins()
+    assert third.wait(PATIENCE)
+    waiting.join(PATIENCE)
+
+
+def test_another_joins_when_requests_are_short_but_never_stop(readers):
+    going = threading.Event()
+
+    def busy() -> None:
+        readers.members[0].turn += 1
+        while not going.wait(0.002):
+            readers.crew.begins()
+            readers.members[0].turn += 2  # the next one at once
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    assert readers.turn[1].wait(PATIENCE)
+    going.set()
+    thread.join(PATIENCE)
+
+
 def test_nobody_joins_while_nothing_comes(readers):
     readers.members[0].turn += 2
     readers.crew.begins()

@@ -49,6 +49,17 @@ def test_it_yields_while_a_cpu_is_idle_and_only_then() -> None:
     assert machine.subject.on
 
 
+def test_idle_time_that_cannot_be_read_changes_nothing() -> None:
+    def unreadable() -> float:
+        raise OSError(24, "Too many open files")
+
+    policies: list[int] = []
+    yielding = Yielding(True, unreadable, policies.append)
+    yielding.look(1.0)
+    yielding.look(2.0)
+    assert policies == []
+
+
 def test_it_does_not_look_more_often_than_it_has_to() -> None:
     machine = Machine()
     machine.passes(1.0, 1.0)
@@ -113,7 +124,12 @@ def test_in_a_control_group_of_its_own(tmp_path: Path) -> None:
     (group / "cpu.weight").write_text("100\n")
     (group / "cgroup.procs").write_text(f"{os.getpid()}\n")
     assert _weighed_alone(*where)
-    (group / "cgroup.procs").write_text(f"{os.getpid()}\n1\n")
+    (group / "cgroup.procs").write_text(f"{os.getpid()}\n77\n")
+    assert not _weighed_alone(*where)
+    (where[0] / "77").mkdir()
+    (where[0] / "77/stat").write_text(f"77 (a name) S {os.getpid()} 1 1\n")
+    assert _weighed_alone(*where)  # what reads ahead is ours
+    (where[0] / "77/stat").write_text("77 (a name) S 1 1 1\n")
     assert not _weighed_alone(*where)
 
 

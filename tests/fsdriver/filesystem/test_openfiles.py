@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdriver.content import FileKey, Header, RedoLog
+from fsdriver.content import HEADER_SIZE, FileKey, Header, RedoLog
 from fsdriver.errors import HeaderDamaged, LeaseMissing, ViewRefused
 from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.filesystem.openfiles import OpenFiles
@@ -140,6 +140,21 @@ def test_the_key_of_a_single_grant_is_not_remembered(store: tuple[OpenFiles, Ino
         with files.borrowed(inode) as file:
             files.unlock(file, "/letter", granted, may_wait=False)
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_key_that_is_taken_back_while_a_file_is_opened_leaves_nothing(
+    store: tuple[OpenFiles, Inode], wait: bool
+) -> None:
+    files, inode = store
+
+    def taken_back(header: Header) -> GivenKey:
+        files.verified.forget()
+        return unlock(header)
+
+    with files.borrowed(inode) as file:
+        files.unlock(file, "/letter", taken_back, may_wait=wait)
+        assert files.verified.get(os.pread(file.fd, HEADER_SIZE, 0)) is None
 
 
 def test_a_header_that_was_changed_is_checked_from_the_start(store: tuple[OpenFiles, Inode]) -> None:

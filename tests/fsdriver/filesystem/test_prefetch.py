@@ -12,7 +12,7 @@ from fsdriver.filesystem.prefetch import LOOKED_UP, OPENED, Prefetch
 from fsdriver.filesystem.readahead import AHEAD, LISTED, ReadAhead, message, messages
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import InodeTable
-from tests.patience import eventually
+from tests.patience import PATIENCE, eventually
 
 SLOW, QUICK = 0.01, 0.00001
 
@@ -93,6 +93,37 @@ def test_directories_that_were_listed_in_a_circle_come_to_an_end(store: int) -> 
     assert len(ahead.taken()) == 39
 
 
+def test_no_link_leads_out_of_the_store(store: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "a").mkdir()
+    for name in listing(store, b"a"):
+        (outside / os.fsdecode(name)).write_bytes(b"somebody else's")
+    ahead = Asked(store)
+    ahead.listed(b"b")
+    ahead.listed(b"top/a")
+    os.symlink(outside, "top", dir_fd=store)
+    os.symlink(outside / "a", "linked", dir_fd=store)
+    for directory in (b"top/a", b"linked", b"../" + os.fsencode(outside.name) + b"/a"):
+        with pytest.raises(OSError, match=r"Not a directory|symbolic links|Invalid"):
+            ahead.follow(OPENED, directory, b"0")
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        ahead.follow(OPENED, b"b", listing(store, b"b")[0][2:])
+    assert ahead.taken() == listing(store, b"b")[1:]
+
+
+def test_what_is_no_file_is_not_opened(store: int) -> None:
+    ahead = Asked(store)
+    files = listing(store, b"a")
+    ahead.follow(OPENED, b"a", files[0][2:])
+    ahead.taken()
+    for name in files[1:]:  # a FIFO would be waited for
+        os.unlink(name, dir_fd=store)
+        os.mkfifo(name, dir_fd=store)
+    ahead.follow(OPENED, b"a", files[0][2:])
+    ahead.follow(LOOKED_UP, b"a", files[0][2:])
+    assert ahead.taken() == files[1:]
+
+
 def test_a_file_that_is_not_there_any_more_does_no_harm(store: int) -> None:
     ahead = Asked(store)
     files = listing(store, b"a")
@@ -162,7 +193,8 @@ def test_the_process_lives_as_long_as_the_drive_and_nothing_needs_it(store: int)
     prefetch.stop()
 
 
-def test_the_process_ends_with_the_drive(store: int) -> None:
+def test_the_process_ends_with_the_drive(store: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsdriver.filesystem.prefetch._END_SECONDS", PATIENCE)
     inodes = InodeTable(os.fstat(store))
     prefetch = Prefetch(Directories(inodes.root, store), store)
     prefetch.start()
