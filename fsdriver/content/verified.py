@@ -14,8 +14,8 @@ from fsdriver.content.header import Header
 from fsdriver.content.keys import FileKeys
 from fsdriver.content.offsets import COMMIT_AT
 
-MOST = 16_384
-"""Headers; one takes 420 bytes."""
+MOST = 12_288
+"""Headers; one takes 375 bytes."""
 
 
 class VerifiedHeaders:

@@ -19,7 +19,7 @@ one is enough again, and more than the third does not count. A single large file
 _HELD_UP_SECONDS = 0.01
 """How long all that read may stay in their handlers before another one joins them."""
 
-_BUSY = 5
+_BUSY = 20
 """Or so many times that long, if they come out and are in the next one whenever they are looked at: each is short, but
 waits for something."""
 
