@@ -5,7 +5,7 @@ from fsdriver.content.keys import FileKey
 from fsdriver.content.offsets import CHUNK_SIZE, HEADER_SIZE, OVERHEAD, plain_size, sealed_size
 from fsdriver.content.redo import Group, Redo, RedoLog, Replayed
 from fsdriver.content.sealed_file import SealedFile, read_first
-from fsdriver.content.verified import VerifiedHeaders
+from fsdriver.content.verified import Remember, VerifiedHeaders
 from fsdriver.content.whole import is_whole
 from fsdriver.content.wraps import WrapAlgorithm, WrapSlot, unwrap, wrap
 
@@ -20,6 +20,7 @@ __all__ = [
     "Header",
     "Redo",
     "RedoLog",
+    "Remember",
     "Replayed",
     "SealedFile",
     "VerifiedHeaders",

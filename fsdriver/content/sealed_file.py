@@ -30,6 +30,7 @@ from fsdriver.content.offsets import (
 from fsdriver.content.plan import Plan
 from fsdriver.content.redo import Group, Redo
 from fsdriver.content.shared_lock import SharedLock
+from fsdriver.content.verified import Remember
 from fsdriver.content.wraps import WrapSlot
 from fsdriver.errors import FileDamaged, FormatUnknown
 
@@ -98,7 +99,7 @@ class SealedFile:
         text: str = TEXT,
         redo: Redo | None = None,
         path: bytes = b"",
-        made: Callable[[bytes, FileKeys], None] | None = None,
+        made: Remember | None = None,
     ) -> Self:
         """Makes an empty sealed file in the empty file `fd`; its header is written when this returns.
 

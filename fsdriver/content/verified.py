@@ -14,6 +14,9 @@ from fsdriver.content.header import Header
 from fsdriver.content.keys import FileKeys
 from fsdriver.content.offsets import COMMIT_AT
 
+Remember = Callable[[bytes, FileKeys], None]
+"""Takes the bytes of a header and the keys that it was checked or made with."""
+
 MOST = 12_288
 """Headers; one takes 375 bytes."""
 
@@ -32,9 +35,8 @@ class VerifiedHeaders:
         drawn = self._drawn.get(_name(first))
         return None if drawn is None else (Header.parse(first), FileKeys(drawn))
 
-    def remembering(self) -> Callable[[bytes, FileKeys], None]:
-        """To be asked for before a file key is, and called with the bytes of a header and the keys that it was checked
-        or made with: does nothing if a key was taken back meanwhile."""
+    def remembering(self) -> Remember:
+        """To be asked for before a file key is: does nothing if a key was taken back meanwhile."""
         epoch = self._epoch
 
         def remember(first: bytes, keys: FileKeys) -> None:

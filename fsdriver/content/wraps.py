@@ -54,7 +54,7 @@ class WrapSlot(NamedTuple):
         if data == _EMPTY:
             return None
         algorithm, length, version, key_id = _FIELDS.unpack_from(data)
-        if algorithm == 0:
+        if algorithm == WrapAlgorithm.EMPTY:
             raise HeaderDamaged("an empty wrap slot holds something")
         end = _FIELDS.size + length
         reserved, padding = data[_RESERVED_AT : _FIELDS.size], data[end:]

@@ -9,8 +9,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fsdriver.content import HEADER_SIZE, PEEK_SIZE, Header, RedoLog, SealedFile, VerifiedHeaders, peek, read_first
-from fsdriver.content.keys import FileKeys as Subkeys
+from fsdriver.content import (
+    HEADER_SIZE,
+    PEEK_SIZE,
+    Header,
+    RedoLog,
+    Remember,
+    SealedFile,
+    VerifiedHeaders,
+    peek,
+    read_first,
+)
 from fsdriver.errors import FsError, HeaderDamaged, NodeVanished, OtherCompany
 from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.nodes.directories import Directories
@@ -29,7 +38,6 @@ _SPARED = 3000
 """Descriptors that open files leave to the rest of the daemon: directories, processes it looks at, the spool."""
 
 Decide = Callable[[Header], GivenKey]
-Remember = Callable[[bytes, Subkeys], None]
 
 
 class OpenFiles:

@@ -81,7 +81,7 @@ class ReadAhead:
     def follow(self, kind: bytes, directory: bytes, name: bytes) -> None:
         """`name` in `directory` was needed, and those that follow will be. Errors: OSError."""
         walk = self._walk(kind, directory)
-        if name not in walk.places:  # made since we looked
+        if name not in walk.places and len(walk.names) < _NAMES:  # made since we looked
             del self._walks[kind, directory]
             walk = self._walk(kind, directory)
         place = walk.places.get(name, -1) + 1
@@ -90,8 +90,9 @@ class ReadAhead:
         while True:
             begin, end = max(place, walk.asked), min(place + files, len(walk.names))
             if begin < end:
-                left -= self._ask(kind, directory, walk.names[begin:end], left)
-                walk.asked = end
+                files_asked, bytes_asked = self._ask(kind, directory, walk.names[begin:end], left)
+                walk.asked = begin + files_asked
+                left -= bytes_asked
             files -= max(1, len(walk.names) - place)
             following = self._next.get(directory)
             if files <= 0 or left <= 0 or following is None or following in seen:
@@ -137,22 +138,23 @@ class ReadAhead:
             raise
         return fd
 
-    def _ask(self, kind: bytes, directory: bytes, names: list[bytes], most: int) -> int:
-        """How many bytes were asked for: `most`, and those of one file, at most."""
-        asked = 0
+    def _ask(self, kind: bytes, directory: bytes, names: list[bytes], most: int) -> tuple[int, int]:
+        """How many files and bytes were asked for: no further file once it is `most` bytes."""
+        files = size = 0
         above = self._open(directory)
         try:
             for name in names:
-                if asked >= most:
+                if size >= most:
                     break
+                files += 1
                 with suppress(OSError):  # gone, or not for us
                     if kind == LOOKED_UP:
                         os.stat(name, dir_fd=above, follow_symlinks=False)
                     else:
-                        asked += _ask_for_content(name, above)
+                        size += _ask_for_content(name, above)
         finally:
             os.close(above)
-        return asked
+        return files, size
 
 
 def _ask_for_content(name: bytes, directory: int) -> int:

@@ -36,9 +36,10 @@ class Asked(ReadAhead):
         super().__init__(store)
         self.names: list[bytes] = []
 
-    def _ask(self, kind: bytes, directory: bytes, names: list[bytes], most: int) -> int:
-        self.names += [directory + b"/" + name for name in names]
-        return super()._ask(kind, directory, names, most)
+    def _ask(self, kind: bytes, directory: bytes, names: list[bytes], most: int) -> tuple[int, int]:
+        files, size = super()._ask(kind, directory, names, most)
+        self.names += [directory + b"/" + name for name in names[:files]]
+        return files, size
 
     def taken(self) -> list[bytes]:
         names, self.names = self.names, []
@@ -60,6 +61,15 @@ def test_the_rest_of_a_directory_is_asked_for_once(store: int) -> None:
     assert ahead.taken() == files[4:]
     ahead.follow(OPENED, b"a", files[10][2:])
     assert ahead.taken() == []
+
+
+def test_what_was_too_much_at_once_is_asked_for_next_time(store: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsdriver.filesystem.readahead.AT_ONCE", 5 * len(b"sealed"))
+    ahead = Asked(store)
+    files = listing(store, b"a")
+    for place in range(4):
+        ahead.follow(OPENED, b"a", files[place][2:])
+        assert ahead.taken() == files[1 + 5 * place : 6 + 5 * place]
 
 
 def test_the_directories_that_were_listed_next_follow(store: int) -> None:
