@@ -92,8 +92,6 @@ class Session:
             raise
 
     def _serve(self, mounted: Mounted) -> None:
-        self.notifier = Notifier(mounted.device, self.agreement)
-        self.notifier.start()
         self.transport = "io_uring" if self.agreement.io_uring and self._start_rings(mounted.device) else "/dev/fuse"
         # With io_uring only FORGET and INTERRUPT come by /dev/fuse: one reader is enough.
         readers: list[Reader] = []
@@ -103,6 +101,9 @@ class Session:
                 self._devices.append(device)
             readers.append(Reader(device, self._dispatcher, number))
         crew = None if self._rings else Crew([reader.progress for reader in readers])
+        # Only now: where a descriptor could not be cloned no reader is there, and nothing that would have to end.
+        self.notifier = Notifier(mounted.device, self.agreement)
+        self.notifier.start()
         for reader in readers:
             reader.crew = crew
             reader.start()

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from fsdriver.device import Session
+from fsdriver.device.mount import MountRefused
 from tests.fsdriver.device.conftest import Drive, is_mounted
 from tests.patience import PATIENCE, taken, within
 
@@ -373,3 +375,21 @@ def test_signals_in_a_storm_lose_no_request(drive: Drive) -> None:
         ended.set()
         thread.join()
         process.communicate(timeout=PATIENCE)
+
+
+def test_a_drive_whose_readers_cannot_be_made_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(device: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    point = tmp_path / "drive"
+    point.mkdir()
+    threads = set(threading.enumerate())
+    monkeypatch.setattr("fsdriver.device.session.clone", full)
+    session = Session(lambda event, out: b"", point, io_uring=False)
+    with pytest.raises(MountRefused, match="Too many open files"):
+        session.start()
+    assert set(threading.enumerate()) == threads
+    assert not is_mounted(point)
+    (point / "an ordinary directory again").mkdir()
