@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fsdriver.commands.accept import accept
 from fsdriver.commands.demo import demo
 from fsdriver.commands.enroll import enroll
 from fsdriver.commands.export import export
@@ -37,7 +38,7 @@ def cli(context: click.Context, home: Path | None) -> None:
     context.obj = (home or default_home()).absolute()
 
 
-for command in (enroll, mount, umount, status, why, info, import_, export, unseal, demo):
+for command in (enroll, mount, umount, status, why, info, import_, export, accept, unseal, demo):
     cli.add_command(command)
 
 

@@ -66,6 +66,10 @@ class FileDamaged(FsError):
     """Size, hole or checksum do not agree with the commit record."""
 
 
+class FileRolledBack(FsError):
+    """A whole old copy of the file lies in its place, and its label refuses that."""
+
+
 class SpoolFailed(FsError):
     """The record of the request cannot be kept, so the request is refused."""
 
@@ -95,6 +99,7 @@ ERRNO: dict[type[FsError], int] = {
     FormatUnknown: errno.EIO,
     ChunkForged: errno.EIO,
     FileDamaged: errno.EIO,
+    FileRolledBack: errno.EIO,
     SpoolFailed: errno.EIO,
     NotSupported: errno.EOPNOTSUPP,
     LabelBoundary: errno.EBUSY,

@@ -148,6 +148,11 @@ class MachineHome:
         """The audit spool's directory."""
         return self.path / "spool"
 
+    @property
+    def states(self) -> Path:
+        """What this machine left of each file of its store: a database of the drive's."""
+        return self.path / "states.db"
+
     def secrets(self, settings: SecretSettings) -> SecretStore:
         """The secret store of this home. Raises MachineError when it does not work here."""
         try:

@@ -16,7 +16,7 @@ from fsdriver.errors import Revoked
 from fsdriver.exitcodes import ExitCode
 from fsdriver.filesystem import Built
 from fsdriver.filesystem.asker import Asker
-from fsdriver.filesystem.drive import STATE_DIRECTORY
+from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.identity import Caller
 from fsdriver.keyclient import KeyClient
@@ -49,6 +49,7 @@ class Requests:
             "why": self.why,
             "digest": self.digest,
             "export": self.export,
+            "accept": self.accept,
             "umount": self.umount,
         }
 
@@ -141,6 +142,31 @@ class Requests:
                 digest.update(block)
             return {"sha256": digest.hexdigest(), "size": sealed.size, "label": label.qualified}, None
 
+    def accept(self, request: dict[str, Any], peer: Peer) -> Answer:
+        """What lies at a path, and below it, is what this machine goes on from. For who may replace these files."""
+        drive = self._drive
+        caller = self._caller(peer, "fsdriver accept")
+        accepted = []
+        for path in drive.lines.remembered(self._inside(str(request.get("file", "")))):
+            inode = self._find(path)
+            if inode is None or not inode.is_regular:
+                drive.lines.accept(path)  # no file is left there
+                continue
+            label = drive.files.label(inode)
+            drive.require(caller, label, Action.DELETE, inode, path)
+            drive.recorder.record(
+                "accept",
+                caller,
+                inode,
+                path=path,
+                label=label.qualified if label is not None else "unknown",
+                rule=drive.views.standing(caller, label).rule,
+                detail=drive.lines.accept(path),
+                durable=True,
+            )
+            accepted.append(path)
+        return accepted, None
+
     def export(self, request: dict[str, Any], peer: Peer) -> Answer:
         """A file's plaintext, for who may have it with any program. Recorded before the first byte goes."""
         path = self._inside(str(request.get("file", "")))
@@ -222,11 +248,13 @@ class Requests:
         if label is None:
             raise ControlError(f"{path}: no policy knows its label", ExitCode.DENIED)
 
+        asker = Asker(caller, True)
+
         def key_of(header: Header) -> GivenKey:
-            return drive.keys.of(header, label, Asker(caller, True), Action.READ, path)
+            return drive.keys.of(header, label, asker, Action.READ, path)
 
         with drive.files.borrowed(inode) as file:
-            yield file, drive.files.unlock(file, drive.directories.path(inode), key_of, may_wait=True), label
+            yield file, drive.files.unlock(file, drive.directories.path(inode), key_of, asker), label
 
 
 def _content(file: OpenFile, sealed: SealedFile) -> Iterator[bytes]:

@@ -86,6 +86,7 @@ class Drive:
             leases=keys.leases,
             grants=keys,
             spool=spool,
+            states=self._home.states,
             now=clock.now,
         )
         undo.callback(built.close)

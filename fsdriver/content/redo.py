@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, Self
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fsdriver.content.backing import punch, reserve, write_all
+from fsdriver.content.beneath import open_beneath
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.header import FILE_ID_AT, MAGIC
 
@@ -218,7 +219,7 @@ class RedoLog:
             at, epoch = at + length, of_epoch
 
     def _place(self, group: Group) -> None:
-        fd = _open_beneath(self._store_fd, group.path)
+        fd = _open_regular(self._store_fd, group.path)
         try:
             head = os.pread(fd, FILE_ID_AT + 16, 0)
             if not head.startswith(MAGIC) or head[FILE_ID_AT:] != group.file_id:
@@ -236,20 +237,9 @@ class RedoLog:
         os.close(self._fd)
 
 
-def _open_beneath(root_fd: int, path: bytes) -> int:
+def _open_regular(root: int, path: bytes) -> int:
     """Opens a regular file for writing without leaving the store: a forged log must not reach other files."""
-    *folders, name = path.split(b"/")
-    if not name or b".." in (*folders, name):
-        raise ValueError("not a path inside the store")
-    at = os.dup(root_fd)
-    try:
-        for folder in folders:
-            inner = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-            os.close(at)
-            at = inner
-        fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
-    finally:
-        os.close(at)
+    fd = open_beneath(root, path, os.O_RDWR)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise ValueError("not a regular file")

@@ -86,6 +86,7 @@ class Births:
         except BaseException:
             os.unlink(name, dir_fd=directory.fd)
             drive.inodes.unlinked(inode, parent, name, last=True)
+            drive.lines.gone(path)
             drive.files.release(file)
             raise
         return file
@@ -135,7 +136,7 @@ class Births:
             def key_of(header: Header) -> GivenKey:
                 return drive.keys.of(header, before, asker, Action.WRITE, path)
 
-            sealed = drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
+            sealed = drive.files.unlock(file, path, key_of, asker)
             key = key_of(sealed.header).unwrap()
             drive.files.require_writable(file)
             sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))

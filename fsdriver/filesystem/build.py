@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from fsdriver.audit_spool import AuditSpool
 from fsdriver.filesystem.attributes import Attributes
@@ -14,6 +14,8 @@ from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.filekeys import FileKeys
 from fsdriver.filesystem.files import Files
 from fsdriver.filesystem.kernel import KernelLink
+from fsdriver.filesystem.linebook import Linebook
+from fsdriver.filesystem.lines import Lines
 from fsdriver.filesystem.listing import Listing
 from fsdriver.filesystem.locking import Locking
 from fsdriver.filesystem.lookups import Lookups
@@ -50,6 +52,7 @@ class Built:
         self.drive.prefetch.stop()
         self.drive.verifier.stop()
         self.dropins.close()
+        self.drive.lines.stop()
         self.drive.callers.close()
 
 
@@ -62,15 +65,21 @@ def build(
     leases: Leases,
     grants: KeyClient,
     spool: AuditSpool,
+    states: Path,
     now: Callable[[], float],
 ) -> Built:
-    """A drive over an opened store. Before it serves, `Revocation.decide_anew` must have given it a bundle."""
+    """A drive over an opened store; `states` is where it remembers what it left of each file. Before it serves,
+    `Revocation.decide_anew` must have given it a bundle."""
     root = os.fstat(store.top)
     inodes = InodeTable(root)
     directories = Directories(inodes.root, store.top)
     views = Views(directories, mode, now)
-    files = OpenFiles(inodes, directories, views, company, store.redo)
     recorder = Recorder(spool, directories, views)
+    book = Linebook(states)
+    if book.begun_anew:
+        recorder.note("damaged", f"what this machine left of its files is not known: {book.begun_anew}")
+    lines = Lines(book, store.top, recorder, views)
+    files = OpenFiles(inodes, directories, views, company, store.redo, lines)
     drive = Drive(
         store=store.top,
         inodes=inodes,
@@ -79,6 +88,7 @@ def build(
         callers=Callers(drive=mount_point),
         keys=FileKeys(leases, grants, views, company, now),
         files=files,
+        lines=lines,
         recorder=recorder,
         copies=Copies(str(mount_point)),
         prefetch=Prefetch(directories, store.top),
@@ -88,6 +98,7 @@ def build(
     )
     drive.prefetch.start()
     drive.verifier.start()
+    drive.lines.start()
     locking = Locking(drive)
     births = Births(drive, company, store.redo)
     dropins = DropIns(drive, births, store.corner)

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from fsdriver.content import Header, plain_size
 from fsdriver.errors import NodeVanished, Revoked, ViewRefused
 from fsdriver.filesystem.copies import Copies
+from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.filekeys import FileKeys
 from fsdriver.filesystem.kernel import KernelLink
+from fsdriver.filesystem.lines import Lines
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
@@ -24,9 +26,6 @@ from fsdriver.nodes.openfile import DirectoryHandle, DropIn, Handle, OpenFile
 from fsdriver.protocol import Attr, attr_from_stat, replies
 from fsdriver.views import Views
 from policy import Action, Label, Standing, View
-
-STATE_DIRECTORY = b".grantfs"
-"""The drive's own corner of the store: redo log, half-finished drop-ins, the company's mark. Not shown in the drive."""
 
 VIEW_NAMES = {PLAIN: View.PLAINTEXT.value, CIPHER: View.CIPHERTEXT.value}
 
@@ -54,6 +53,7 @@ class Drive:
     callers: Callers
     keys: FileKeys
     files: OpenFiles
+    lines: Lines
     recorder: Recorder
     copies: Copies
     prefetch: Prefetch

@@ -19,7 +19,8 @@ from fsdriver.errors import Revoked
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.closers import holds_for_writing, was_killed
-from fsdriver.filesystem.drive import STATE_DIRECTORY, VIEW_NAMES, Drive
+from fsdriver.filesystem.corner import STATE_DIRECTORY
+from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.replacing import replacing
 from fsdriver.filesystem.unpacking import Unpacking
 from fsdriver.nodes.inode import CIPHER, Inode
@@ -223,6 +224,8 @@ class DropIns:
         dropin.temporary = None
         drive.inodes.placed(dropin.file.inode, dropin.parent, dropin.name)
         drive.files.moved(dropin.file.inode)
+        if dropin.file.sealed is not None:
+            drive.lines.left(dropin.file.sealed)
         drive.kernel.inval_entry(dropin.parent.nodeid(), dropin.name)
         if dropin.synced:
             os.fsync(directory.fd)
@@ -254,6 +257,7 @@ class DropIns:
             directory = self._drive.directories.descriptor(dropin.parent)
             os.unlink(dropin.name, dir_fd=directory.fd)
             self._drive.inodes.unlinked(dropin.file.inode, dropin.parent, dropin.name, last=True)
+            self._drive.lines.gone(dropin.path)
         dropin.temporary = None
 
     def _end(self, dropin: DropIn) -> None:

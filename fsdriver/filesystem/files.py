@@ -155,7 +155,7 @@ class Files:
             header_label, _ = drive.plaintext(asker.caller, inode, header)
             return drive.keys.of(header, header_label, asker, action, path)
 
-        return drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
+        return drive.files.unlock(file, path, key_of, asker)
 
     def fallocate(self, event: events.Fallocate, asker: Asker) -> bytes:
         """Modes 0, KEEP_SIZE and PUNCH_HOLE|KEEP_SIZE; the others: EOPNOTSUPP."""

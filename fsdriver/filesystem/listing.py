@@ -8,7 +8,8 @@ import os
 import stat
 
 from fsdriver.errors import NodeVanished
-from fsdriver.filesystem.drive import STATE_DIRECTORY, Drive
+from fsdriver.filesystem.corner import STATE_DIRECTORY
+from fsdriver.filesystem.drive import Drive
 from fsdriver.nodes.inode import PLAIN
 from fsdriver.nodes.openfile import DirectoryHandle
 from fsdriver.protocol import DirectoryEntries, abi, events, replies

@@ -6,7 +6,8 @@ import time
 
 from fsdriver.errors import NodeVanished
 from fsdriver.filesystem.asker import Asker
-from fsdriver.filesystem.drive import ATTR_TIMEOUT, STATE_DIRECTORY, Drive
+from fsdriver.filesystem.corner import STATE_DIRECTORY
+from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive
 from fsdriver.filesystem.prefetch import LOOKED_UP
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies

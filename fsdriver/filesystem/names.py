@@ -92,6 +92,7 @@ class Names:
         view = event.oldnodeid & 1
         inode = drive.inodes.remember(parent, event.name, found)
         drive.inodes.count_lookup(inode, view)
+        drive.lines.gone(drive.directories.path(inode))  # of a file that was there before
         drive.tell_both_views(inode)
         return drive.entry(inode, view, found)
 
@@ -192,6 +193,11 @@ class Names:
             drive.directories.renamed()
         for one, _, _ in moved:
             drive.files.moved(one)
+        old, new = path_of(parent, event.name), path_of(target_parent, event.newname)
+        if replaced is None and victim is not None:
+            drive.lines.exchanged(old, new, folders=(inode.is_directory, victim.is_directory))
+        else:
+            drive.lines.moved(old, new, folder=inode.is_directory)
         return replies.EMPTY
 
     def _record(

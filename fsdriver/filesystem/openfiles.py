@@ -21,7 +21,9 @@ from fsdriver.content import (
     read_first,
 )
 from fsdriver.errors import FsError, HeaderDamaged, NodeVanished, OtherCompany
+from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.filekeys import GivenKey
+from fsdriver.filesystem.lines import Lines
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode, InodeTable
 from fsdriver.nodes.openfile import OpenFile
@@ -44,9 +46,16 @@ class OpenFiles:
     """The open backing files of a drive. Thread-safe."""
 
     def __init__(
-        self, inodes: InodeTable, directories: Directories, views: Views, company: bytes, redo: RedoLog
+        self,
+        inodes: InodeTable,
+        directories: Directories,
+        views: Views,
+        company: bytes,
+        redo: RedoLog,
+        lines: Lines,
     ) -> None:
         self._inodes = inodes
+        self._lines = lines
         self._directories = directories
         self._views = views
         self.company = company
@@ -74,7 +83,7 @@ class OpenFiles:
                 self.require_room()
                 above = self._directories.descriptor(inode.parent)
                 fd, writable = _open_backing(inode.name, above.fd)
-                file = OpenFile(inode, fd, writable=writable)
+                file = OpenFile(inode, fd, writable=writable, committed=self._lines.left)
                 found = os.fstat(fd)
                 if found.st_ino != inode.ino or not stat.S_ISREG(found.st_mode):
                     raise NodeVanished(f"{inode.name!r} is another file now")
@@ -86,11 +95,12 @@ class OpenFiles:
     def adopt(self, inode: Inode, fd: int, sealed: SealedFile) -> OpenFile:
         """The open file of an inode that was just made through `fd`."""
         with self._lock:
-            file = inode.opened = OpenFile(inode, fd, writable=True)
+            file = inode.opened = OpenFile(inode, fd, writable=True, committed=self._lines.left)
             file.sealed = sealed
             file.references = 1
             self._open += 1
-            return file
+        self._lines.left(sealed)
+        return file
 
     def require_writable(self, file: OpenFile) -> None:
         """What could only be opened for reading is opened again, in its place: the store may be another by now.
@@ -155,18 +165,18 @@ class OpenFiles:
         finally:
             self.release(file)
 
-    def unlock(self, file: OpenFile, path: str, decide: Decide, *, may_wait: bool) -> SealedFile:
+    def unlock(self, file: OpenFile, path: str, decide: Decide, asker: Asker) -> SealedFile:
         """The content of the file that lies at `path` in the drive. `decide` decides by the (still unverified) header
         and gives the file key, or raises; of a file that is open already, too.
 
         Where `decide` may wait for the network, nobody waits with it for the file's lock. Errors: those of `decide`;
-        HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany.
+        HeaderDamaged, FormatUnknown, FileDamaged, ChunkForged, OtherCompany; FileRolledBack.
         """
         if (kept := file.sealed) is not None:
             decide(kept.header)
             return kept
         remember = self.verified.remembering()
-        if may_wait:
+        if asker.may_wait:
             decide = self._asked_ahead(file, decide)
         with file.lock:
             if (kept := file.sealed) is not None:  # another caller was faster, and was decided for itself alone
@@ -177,6 +187,7 @@ class OpenFiles:
                 inode.commit_cached = None
             sealed = self._opened(file.fd, found.st_size, decide, remember, path)
             inode.label_id, inode.file_id = sealed.header.label, sealed.header.file_id
+            self._lines.met(sealed, asker.caller, inode)
             inode.store_ctime = found.st_ctime_ns  # from before the content was read: a later change is seen
             file.sealed = sealed
             return sealed

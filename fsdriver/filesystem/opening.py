@@ -66,7 +66,7 @@ class Opening:
         epoch = drive.epoch
         if (known := file.sealed) is not None:
             self._drop_stale_state(file, known)
-        sealed = drive.files.unlock(file, path, key_of, may_wait=asker.may_wait)
+        sealed = drive.files.unlock(file, path, key_of, asker)
         if known is None and inode.parent is not None:
             drive.prefetch.waited(OPENED, inode.parent, inode.name, time.monotonic() - begin)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 from typing import Self
 
 from fsdriver.content import CHUNK_SIZE, RedoLog, Replayed
-from fsdriver.filesystem.drive import STATE_DIRECTORY
+from fsdriver.filesystem.corner import STATE_DIRECTORY
 
 FORMAT = 1
 _MARK = "store.json"

@@ -92,6 +92,7 @@ class Unpacking:
             raise NodeVanished("the name went to another file meanwhile")
         os.rename(temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
         drive.inodes.unlinked(outer.inode, dropin.parent, dropin.name, last=True)
+        drive.lines.gone(drive.directories.child_path(dropin.parent, dropin.name))
         drive.kernel.inval_entry(dropin.parent.nodeid(), dropin.name)
         dropin.settled = True
         if dropin.synced:

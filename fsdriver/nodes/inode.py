@@ -165,6 +165,7 @@ class InodeTable:
                 inode.links.discard((parent, name))
             if (inode.parent, inode.name) == (parent, name) and inode.links:
                 inode.parent, inode.name = inode.links.pop()
+                inode.path_cache = None
             if last and self._by_ino.get(inode.ino) is inode:
                 del self._by_ino[inode.ino]
 

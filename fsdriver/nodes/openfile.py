@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class OpenFile:
 
     __slots__ = (
         "by_listed",
+        "committed",
         "damage",
         "fd",
         "flock",
@@ -43,9 +45,11 @@ class OpenFile:
         "writable",
     )
 
-    def __init__(self, inode: Inode, fd: int, *, writable: bool) -> None:
+    def __init__(self, inode: Inode, fd: int, *, writable: bool, committed: Callable[["SealedFile"], None]) -> None:
+        """`committed` is called after each commit of a file that has a name."""
         self.inode = inode
         self.fd = fd
+        self.committed = committed
         self.writable = writable
         self.lock = threading.RLock()
         """Held while the file is unlocked, committed or replaced; never while a key is asked for."""
@@ -88,7 +92,10 @@ class OpenFile:
                 os.utime(self.fd, ns=(before.st_atime_ns, self.modified_ns))
                 self.modified_ns = None
             self.inode.commit_cached = (self.sealed.generation, self.sealed.sum)
-            self.inode.store_ctime = os.fstat(self.fd).st_ctime_ns
+            found = os.fstat(self.fd)
+            self.inode.store_ctime = found.st_ctime_ns
+            if found.st_nlink:
+                self.committed(self.sealed)
 
 
 @dataclass(slots=True, eq=False)

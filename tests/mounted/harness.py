@@ -102,6 +102,7 @@ def built_drive(here: Path, policy_folder: Path, logins: Mapping[int, str]) -> I
             leases=FixedLeases(),  # type: ignore[arg-type]
             grants=NoGrants(),  # type: ignore[arg-type]
             spool=spool,
+            states=here / "states.db",
             now=time.time,
         )
         ending.callback(built.close)

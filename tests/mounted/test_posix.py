@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import LISTED, MAGIC, ROOT, Mounted, remove, run, temporary_directory
+from tests.mounted.mounted import LISTED, MAGIC, ROOT, Mounted, get, put, remove, run, temporary_directory, wait_until
 from tests.mounted.posix.run import CHECKS
 
 pytestmark = pytest.mark.mounted
@@ -53,6 +53,17 @@ def test_a_plain_directory_does_it(plain: Outcome, check: str) -> None:
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_drive_does_it_too(on_the_drive: Outcome, check: str) -> None:
     assert on_the_drive[check] == ""
+
+
+def test_nothing_of_it_looked_like_a_change_behind_the_drives_back(either: Mounted, on_the_drive: Outcome) -> None:
+    mine, other = either.drive / "mine", either.drive / "other"
+    put(mine, "mine")
+    put(other, "another")
+    shutil.copy(either.store / "other", either.store / "mine")
+    get(mine)
+    wait_until(lambda: either.records("conflict"))  # what was told before is compared now
+    found = either.records("conflict") + either.records("rollback")
+    assert [record.file and record.file.path for record in found] == ["/mine"]
 
 
 def test_every_file_left_in_the_store_is_sealed(either: Mounted, on_the_drive: Outcome) -> None:

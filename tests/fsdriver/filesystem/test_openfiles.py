@@ -5,16 +5,21 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from fsdriver.content import HEADER_SIZE, FileKey, Header, RedoLog
+from fsdriver.content import HEADER_SIZE, FileKey, Header, RedoLog, SealedFile
 from fsdriver.errors import HeaderDamaged, LeaseMissing, ViewRefused
+from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.filekeys import GivenKey
+from fsdriver.filesystem.lines import Lines
 from fsdriver.filesystem.openfiles import OpenFiles
+from fsdriver.identity import Caller
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode, InodeTable
 from fsdriver.views import Views
+from policy import ProgramFacts
 from tests.fsdriver.content import samples
 from tests.fsdriver.content.samples import COMPANY, new_file
 
@@ -22,6 +27,19 @@ from tests.fsdriver.content.samples import COMPANY, new_file
 def unlock(header: Header) -> GivenKey:
     """As somebody who may, of a label whose key is on loan."""
     return GivenKey(lambda: samples.unlock(header), on_loan=True)
+
+
+class NoLines:
+    """Nothing is compared with what was left."""
+
+    def left(self, sealed: SealedFile) -> None: ...
+
+    def met(self, sealed: SealedFile, caller: Caller, inode: Inode) -> None: ...
+
+
+def asker(may_wait: bool) -> Asker:
+    facts = ProgramFacts(path="/usr/bin/tar", clean=True)
+    return Asker(Caller(1, 1, 0, 0, 0, facts, "", "/usr/bin/tar", "", 1, ""), may_wait)
 
 
 @pytest.fixture
@@ -33,7 +51,8 @@ def store(tmp_path: Path) -> Iterator[tuple[OpenFiles, Inode]]:
     top = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     inodes = InodeTable(os.fstat(top))
     directories = Directories(inodes.root, top)
-    files = OpenFiles(inodes, directories, Views(directories, "root", time.time), COMPANY, RedoLog(top, b"log"))
+    views, lines = Views(directories, "root", time.time), cast("Lines", NoLines())
+    files = OpenFiles(inodes, directories, views, COMPANY, RedoLog(top, b"log"), lines)
     yield files, inodes.remember(inodes.root, b"letter", (tmp_path / "letter").stat())
     os.close(top)
 
@@ -57,7 +76,7 @@ def test_who_comes_while_another_unlocks_the_file_is_decided_too(store: tuple[Op
             assert file.sealed is None
             comes.set()
             try:
-                files.unlock(file, "/letter", may_not, may_wait=wait)
+                files.unlock(file, "/letter", may_not, asker(wait))
             except ViewRefused:
                 refused.append(True)
 
@@ -65,7 +84,7 @@ def test_who_comes_while_another_unlocks_the_file_is_decided_too(store: tuple[Op
     other = threading.Thread(target=second)
     other.start()
     with files.borrowed(inode) as file:
-        files.unlock(file, "/letter", may, may_wait=False)
+        files.unlock(file, "/letter", may, asker(False))
     other.join(10)
     assert refused == [True]
 
@@ -77,21 +96,21 @@ def test_a_file_that_is_open_is_decided_anew(store: tuple[OpenFiles, Inode]) -> 
         raise LeaseMissing("no key")
 
     with files.borrowed(inode) as file:
-        sealed = files.unlock(file, "/letter", unlock, may_wait=False)
+        sealed = files.unlock(file, "/letter", unlock, asker(False))
         with pytest.raises(LeaseMissing):
-            files.unlock(file, "/letter", without_a_lease, may_wait=False)
+            files.unlock(file, "/letter", without_a_lease, asker(False))
         assert file.sealed is sealed
-        assert files.unlock(file, "/letter", unlock, may_wait=False) is sealed
+        assert files.unlock(file, "/letter", unlock, asker(False)) is sealed
     assert inode.opened is None
 
 
 def test_pages_of_a_file_that_somebody_else_changed_are_not_believed(store: tuple[OpenFiles, Inode]) -> None:
     files, inode = store
     with files.borrowed(inode) as file:
-        files.unlock(file, "/letter", unlock, may_wait=False)
+        files.unlock(file, "/letter", unlock, asker(False))
         inode.commit_cached = (1, b"sum")
     with files.borrowed(inode) as file:
-        files.unlock(file, "/letter", unlock, may_wait=False)
+        files.unlock(file, "/letter", unlock, asker(False))
         assert inode.commit_cached == (1, b"sum")
         fd = file.fd
         os.fchmod(fd, 0o600)
@@ -99,7 +118,7 @@ def test_pages_of_a_file_that_somebody_else_changed_are_not_believed(store: tupl
         while os.fstat(fd).st_ctime_ns == inode.store_ctime:
             os.utime(fd)
     with files.borrowed(inode) as file:
-        files.unlock(file, "/letter", unlock, may_wait=False)
+        files.unlock(file, "/letter", unlock, asker(False))
         assert inode.commit_cached is None
 
 
@@ -118,7 +137,7 @@ def test_a_header_that_was_checked_is_not_unwrapped_again_until_keys_are_taken_b
 
     def opened() -> None:
         with files.borrowed(inode) as file:
-            files.unlock(file, "/letter", counted, may_wait=False)
+            files.unlock(file, "/letter", counted, asker(False))
 
     opened()
     opened()
@@ -138,7 +157,7 @@ def test_the_key_of_a_single_grant_is_not_remembered(store: tuple[OpenFiles, Ino
 
     for _ in range(2):
         with files.borrowed(inode) as file:
-            files.unlock(file, "/letter", granted, may_wait=False)
+            files.unlock(file, "/letter", granted, asker(False))
     assert len(asked) == 2
 
 
@@ -153,15 +172,15 @@ def test_a_key_that_is_taken_back_while_a_file_is_opened_leaves_nothing(
         return unlock(header)
 
     with files.borrowed(inode) as file:
-        files.unlock(file, "/letter", taken_back, may_wait=wait)
+        files.unlock(file, "/letter", taken_back, asker(wait))
         assert files.verified.get(os.pread(file.fd, HEADER_SIZE, 0)) is None
 
 
 def test_a_header_that_was_changed_is_checked_from_the_start(store: tuple[OpenFiles, Inode]) -> None:
     files, inode = store
     with files.borrowed(inode) as file:
-        files.unlock(file, "/letter", unlock, may_wait=False)
+        files.unlock(file, "/letter", unlock, asker(False))
         text = os.pread(file.fd, 1, 300)
         os.pwrite(file.fd, bytes([text[0] ^ 1]), 300)
     with files.borrowed(inode) as file, pytest.raises(HeaderDamaged):
-        files.unlock(file, "/letter", unlock, may_wait=False)
+        files.unlock(file, "/letter", unlock, asker(False))

@@ -1,0 +1,4 @@
+"""The drive's own corner of the store."""
+
+STATE_DIRECTORY = b".grantfs"
+"""Redo log, half-finished drop-ins, the company's mark. Not shown in the drive."""
