@@ -12,10 +12,12 @@ DEMO ?= demo
 # FUSE over io_uring (Linux 6.14 and later) makes the drive faster, and root has to switch it on: `make run` does, for
 # this machine until it restarts. IO_URING=keep leaves the switch as it is; the drive then uses /dev/fuse.
 IO_URING ?= on
+# What `make fuzz` gives any bytes; without it, it says which there are.
+TARGET ?=
 # An interpreter of your choice (3.11 or later): make PYTHON=/opt/python/bin/python3
 PYTHON ?=
 
-.PHONY: help run stop install test slow mounted check lint vectors policy-test bench docs clean
+.PHONY: help run stop install test slow mounted fuzz check lint vectors policy-test bench docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -48,6 +50,9 @@ slow: machine-test $(VENV)/installed-dev  ## the tests that take minutes each, n
 mounted: machine-test $(VENV)/installed-dev  ## only the tests that mount a drive
 	$(BIN)/python -m pytest -m "mounted and not slow"
 
+fuzz: machine-test $(VENV)/installed-fuzz  ## without end: one parser and any bytes, led by coverage (make fuzz TARGET=header)
+	$(BIN)/python -m tests.fuzz $(TARGET)
+
 check: $(VENV)/installed-dev  ## style, types and the sample policy; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,7 +81,7 @@ bench: machine-bench $(VENV)/installed  ## compare with gocryptfs and ext4; root
 clean:  ## stop the demo; remove it, the virtual environment and what builds and tests left
 	@if [ -e $(DEMO)/demo.json ] && [ -x $(BIN)/fsdriver ]; then $(BIN)/fsdriver demo --dir $(DEMO) --stop; fi
 	if mountpoint -q $(DEMO)/drive; then echo "$(DEMO)/drive is still mounted" >&2; exit 1; fi
-	rm -rf --one-file-system $(DEMO) $(VENV) build dist *.egg-info .coverage .hypothesis .*_cache
+	rm -rf --one-file-system $(DEMO) $(VENV) build dist fuzz *.egg-info .coverage .hypothesis .*_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: machine-run machine-test machine-bench
@@ -96,3 +101,7 @@ $(VENV)/installed-dev: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing the Python packages for tests into $(VENV)"
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	touch $@ $(VENV)/installed
+
+$(VENV)/installed-fuzz: $(VENV)/installed-dev
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[fuzz]'
+	touch $@
