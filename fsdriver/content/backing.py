@@ -11,6 +11,8 @@ _ZEROS = bytes(1 << 20)
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate64
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_syncfs = _libc.syncfs
+_syncfs.argtypes = (ctypes.c_int,)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -85,3 +87,10 @@ def hole_from(fd: int, offset: int) -> int | None:
         if exc.errno in (errno.ENXIO, errno.EINVAL):
             return None
         raise
+
+
+def sync_filesystem(fd: int) -> None:
+    """Everything that was written to the filesystem of `fd` is on the disk when this returns: syncfs(2)."""
+    if _syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

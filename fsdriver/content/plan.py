@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     group: Group
     """Everything else, the commit record last."""
     logged: bool
-    """The group changes bytes that the last commit covers."""
+    """The group changes bytes that the last commit covers, or is of no use in part."""
 
 
 def check_seals(seals: int) -> None:
@@ -84,7 +84,8 @@ def seal_plan(
         extend_to=sealed if ends_in_hole else 0,
         cut_to=sealed if cut else -1,
     )
-    return Plan(commit, [] if wipes else fresh, group, logged=bool(covered))
+    logged = bool(covered) or (group.extend_to > 0 and before.generation > 0)
+    return Plan(commit, [] if wipes else fresh, group, logged)
 
 
 def _neighbours(indices: list[int], border: int, most: int) -> list[list[int]]:

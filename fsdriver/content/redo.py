@@ -1,23 +1,26 @@
 """The redo log: new images of sealed bytes, kept elsewhere until they are in their places (docs/format.md 8).
 
-A *group* is what one commit changes below the state that an earlier commit covers. `RedoLog.begin` returns when the
-group is in the log; then its images are placed; then `end` marks it as placed. A kill in between leaves a whole group,
-which `RedoLog.replay` places at the next mount. Replay needs no key, and repeats nothing that was marked.
+A *group* is what one commit changes below the state that an earlier commit covers. When `RedoLog.begin` and `sync` have
+returned the group is on the disk; then its images are placed; then `end` says so. Groups stay in the log until a
+*checkpoint* has synced the whole store, and count until then: after a kill or a power cut `replay` places all of them
+again, in order, at the next mount, which needs no key. INVARIANT: so all that is changed in a file that has a group in
+the log goes through the log as well (`holds`), or waits for a checkpoint.
 """
 
+import errno
 import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Condition, Lock
 from typing import NamedTuple, Protocol, Self
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from fsdriver.content.backing import punch, reserve, write_all
+from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
 from fsdriver.content.beneath import open_beneath
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.header import FILE_ID_AT, MAGIC
@@ -30,6 +33,8 @@ _CHECKSUM_AT = _HEAD.size - 16
 _EXTENT = struct.Struct(">QQ")
 _RESERVED = 16 << 20
 _GROUP_MAX = 1 << 30
+_PATIENCE = 2.0
+"""Seconds in which other files' groups are placed, if they can be."""
 # The checksum finds torn groups, it keeps nobody out (the chunks' own tags do that). GMAC under a key of zeros is the
 # fastest one at hand: 8 MiB in 0.3 ms, against 1.2 ms for CRC-32 and 6.3 ms for BLAKE2b.
 _CHECKSUM = AESGCM(bytes(32))
@@ -51,8 +56,9 @@ class Group:
     cut_to: int = -1
     """The file is cut to this size last; -1 for no cut."""
 
-    def place(self, fd: int) -> None:
-        """Makes the changes. Doing it twice is the same as doing it once."""
+    def place(self, fd: int, before_cut: Callable[[], None] | None = None) -> None:
+        """Makes the changes. Doing it twice is the same as doing it once. `before_cut` is called before the file is
+        cut."""
         if self.extend_to and os.fstat(fd).st_size < self.extend_to:
             os.ftruncate(fd, self.extend_to)
         for offset, length in self.zeros:
@@ -60,6 +66,8 @@ class Group:
         for offset, data in self.images:
             write_all(fd, data, offset)
         if self.cut_to >= 0:
+            if before_cut is not None:
+                before_cut()
             os.ftruncate(fd, self.cut_to)
 
     def encode(self, epoch: int) -> bytearray:
@@ -97,20 +105,26 @@ def _checksum(record: bytearray) -> bytes:
 
 
 class Redo(Protocol):
-    """What a sealed file needs of a log."""
+    """What a sealed file needs of a log. Errors: OSError."""
 
     def begin(self, group: Group) -> int:
-        """Puts `group` into the log and gives a ticket. Raises OSError; then the group is not in the log."""
+        """Puts `group` into the log and gives a ticket. When it raises, the group is not in the log."""
 
     def sync(self) -> None:
-        """Everything in the log is on the disk itself when this returns. Raises OSError."""
+        """Everything in the log is on the disk itself when this returns."""
 
     def end(self, ticket: int) -> None:
         """The group is in its place, or a later group of the same file is in the log. Does not raise."""
 
+    def holds(self, file_id: bytes) -> bool:
+        """Whether a group of this file is in the log, placed or not."""
+
+    def checkpoint(self) -> None:
+        """Everything that was placed is on the disk itself, and the log is empty, when this returns."""
+
 
 class Replayed(NamedTuple):
-    """What became of one group that a crash had left: `problem` is empty when it was placed."""
+    """What became of a group that a crash had left: `problem` is empty when it was placed."""
 
     path: bytes
     file_id: bytes
@@ -135,67 +149,85 @@ class RedoLog:
         except BaseException:
             os.close(self._fd)
             raise
-        self._lock = Lock()
-        self._open: set[int] = set()
-        self._unmarked: set[int] = set()
-        """Tickets that ended and could not be marked in the log yet."""
-        self._unsynced = False
+        self._changed = Condition()
+        """Guards what follows; told when a group is placed."""
+        self._unplaced: set[int] = set()
+        self._files: set[bytes] = set()
         self._end = 0
         self._epoch = int.from_bytes(os.urandom(4), "big")
+        self._syncing = Lock()
+        self._synced = (0, 0)
+        """Epoch, and up to where the log is on the disk."""
 
     def begin(self, group: Group) -> int:
-        with self._lock:
-            # INVARIANT: no group enters the log while one before it, already placed, looks as if it were not: replay
-            # would put its images over newer ones.
-            self._mark_ended()
-            if not self._open:
-                self._epoch += 1
-                if self._end > _RESERVED:
-                    os.ftruncate(self._fd, 0)
-                    reserve(self._fd, 0, _RESERVED)
-                self._end = 0
+        with self._changed:
             record = group.encode(self._epoch)
+            if self._end + len(record) > _RESERVED and not self._unplaced:
+                with suppress(OSError):  # then it grows, and the error is for whoever asks for a checkpoint
+                    self._empty()
+                record = group.encode(self._epoch)
             ticket = self._end
             write_all(self._fd, record, ticket)
             self._end += len(record)
-            self._open.add(ticket)
-            self._unsynced = True
+            self._unplaced.add(ticket)
+            self._files.add(group.file_id)
             return ticket
 
     def sync(self) -> None:
-        with self._lock:
-            changed, self._unsynced = self._unsynced, False
-        if changed:
-            try:
+        with self._syncing:  # who waited here finds it done, most of the time
+            with self._changed:
+                state = self._epoch, self._end
+            if state != self._synced:
                 os.fdatasync(self._fd)
-            except OSError:
-                self._unsynced = True
-                raise
+                self._synced = state
 
     def end(self, ticket: int) -> None:
-        with self._lock:
-            self._unmarked.add(ticket)
-            with suppress(OSError):
-                self._mark_ended()
+        with self._changed:
+            self._unplaced.discard(ticket)
+            self._changed.notify_all()
 
-    def _mark_ended(self) -> None:
-        for ticket in list(self._unmarked):
-            write_all(self._fd, bytes((_PLACED,)), ticket + _STATE_AT)
-            self._unsynced = True
-            self._unmarked.discard(ticket)
-            self._open.discard(ticket)
+    def holds(self, file_id: bytes) -> bool:
+        return file_id in self._files
+
+    def checkpoint(self) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._unplaced, _PATIENCE):
+                raise OSError(errno.EIO, "a change of some file could not be placed, so the redo log cannot be emptied")
+            self._empty()
+
+    def _empty(self) -> None:
+        """Checkpoint, where all groups are placed. When it raises, the log is as it was."""
+        if not self._end:
+            return
+        sync_filesystem(self._fd)
+        first = os.pread(self._fd, _HEAD.size, 0)
+        write_all(self._fd, bytes(_HEAD.size), 0)
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            write_all(self._fd, first, 0)
+            raise
+        if self._end > _RESERVED:
+            os.ftruncate(self._fd, 0)
+            reserve(self._fd, 0, _RESERVED)
+        self._end = 0
+        self._epoch += 1
+        self._files.clear()
 
     def replay(self) -> list[Replayed]:
         """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was
-        placed. A group whose file is gone or is another file is skipped and said so. Raises OSError, and keeps the log,
-        when the disk fails: then the store must not be written to."""
+        placed. A group whose file is gone, or is another file by now, is skipped: it was removed after that. Raises
+        OSError, and keeps the log, when the disk fails: then the store must not be written to."""
         outcomes = []
         for group in self._left():
             try:
-                self._place(group)
-                outcomes.append(Replayed(group.path, group.file_id, ""))
-            except (FileNotFoundError, NotADirectoryError, ValueError) as exc:
+                if self._place(group):
+                    outcomes.append(Replayed(group.path, group.file_id, ""))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except ValueError as exc:
                 outcomes.append(Replayed(group.path, group.file_id, str(exc)))
+        sync_filesystem(self._fd)
         os.ftruncate(self._fd, 0)
         os.fdatasync(self._fd)
         reserve(self._fd, 0, _RESERVED)
@@ -205,7 +237,7 @@ class RedoLog:
         at, epoch = 0, None
         while len(head := os.pread(self._fd, _HEAD.size, at)) == _HEAD.size:
             magic, state, of_epoch, length, *_, checksum = _HEAD.unpack(head)
-            # Groups of an earlier epoch were all placed: the log starts over only then.
+            # What follows with another epoch is from before the last checkpoint.
             if magic != _LOG_MAGIC or not _HEAD.size <= length <= _GROUP_MAX or of_epoch != (epoch or of_epoch):
                 return
             record = bytearray(os.pread(self._fd, length, at))
@@ -218,21 +250,23 @@ class RedoLog:
                     yield Group.decode(memoryview(record))
             at, epoch = at + length, of_epoch
 
-    def _place(self, group: Group) -> None:
+    def _place(self, group: Group) -> bool:
+        """Whether the group's file is at its path."""
         fd = _open_regular(self._store_fd, group.path)
         try:
             head = os.pread(fd, FILE_ID_AT + 16, 0)
             if not head.startswith(MAGIC) or head[FILE_ID_AT:] != group.file_id:
-                raise ValueError("another file has this name now")
+                return False
             group.place(fd)
-            os.fdatasync(fd)
+            return True
         finally:
             os.close(fd)
 
     def close(self) -> None:
-        """Gives the log up. Groups that have not ended stay in it for the next `replay`."""
-        with self._lock, suppress(OSError):
-            if self._end and not self._open - self._unmarked:
+        """Gives the log up. If a group could not be placed, all of them stay in it for the next `replay`."""
+        with self._changed, suppress(OSError):
+            if self._end and not self._unplaced:
+                self._empty()
                 os.ftruncate(self._fd, 0)
         os.close(self._fd)
 

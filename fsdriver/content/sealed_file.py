@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Self
 
 from fsdriver.content import xattrs
@@ -299,6 +300,8 @@ class SealedFile:
             if inside:
                 self._draft.overwrite(offset, data[:inside])
             if inside < len(data):
+                if self.size % self._chunk + len(data) - inside >= self._chunk:
+                    self._leave_log()
                 try:
                     self._draft.append(data[inside:])
                 except OSError:
@@ -431,40 +434,50 @@ class SealedFile:
         """Seals, places and commits what changed. On failure everything is kept, and the next call carries on."""
         if self._pending is None and self._draft.changed:
             self._pending = self._draft.plan(self.path)
-        logged = False
         if self._pending is not None:
-            logged = self._place(self._pending, durable)
-        elif durable:
-            self._sync_file()
-        if durable and self._redo is not None and not logged:
-            # An earlier group, replayed after a power cut, would take this state back: its mark has to last too.
-            self._redo.sync()
-
-    def _place(self, plan: Plan, durable: bool) -> bool:
-        """Places and adopts a commit; whether that went through the redo log."""
-        draft = self._draft
-        for offset, image in plan.fresh:
-            draft.unsynced = True
-            write_all(self._fd, image, offset)
-        if durable and draft.unsynced and draft.commit.generation:
-            # INVARIANT: what a commit newly counts is on the disk before a commit that replaces a durable one.
-            self._sync_file()
-        ticket = self._ticket
-        if self._redo is not None and (plan.logged or ticket is not None):
-            self._ticket = self._redo.begin(plan.group)
-            if ticket is not None:
-                self._redo.end(ticket)  # left by an earlier try; this group comes after it and has all of it
-            if durable:
-                self._redo.sync()
-        plan.group.place(self._fd)
+            self._place(self._pending)
         if durable:
             self._sync_file()
+
+    def _place(self, plan: Plan) -> None:
+        """Places and adopts a commit.
+
+        INVARIANT: a power cut may leave any part of what was not synced. So what a commit newly counts is on the disk
+        before the commit that replaces another one, and what changes below that one is in the log, on the disk, first.
+        """
+        draft, fresh, group = self._draft, plan.fresh, plan.group
+        replaces = draft.commit.generation > 0
+        held = self._held()
+        if held:
+            # Replaying the groups before this one would take what is placed beside the log away.
+            group, fresh = replace(group, images=[*fresh, *group.images]), []
+        for offset, image in fresh:
+            draft.unsynced = True
+            write_all(self._fd, image, offset)
+        if draft.unsynced and replaces:
+            self._sync_file()
+        if self._redo is not None and (held or plan.logged):
+            before, self._ticket = self._ticket, self._redo.begin(group)
+            if before is not None:
+                self._redo.end(before)  # left by an earlier try; this group comes after it and has all of it
+            self._redo.sync()
+            group.place(self._fd)
+        else:
+            # The commit is one sector: on the disk it is the old one or the new one, and the new one needs no more.
+            group.place(self._fd, self._sync_file if draft.cut and replaces else None)
         self._pending = None
         draft.adopt(plan.commit)
-        ticket, self._ticket = self._ticket, None
-        if self._redo is not None and ticket is not None:
-            self._redo.end(ticket)
-        return ticket is not None
+        if self._redo is not None and self._ticket is not None:
+            self._redo.end(self._ticket)
+            self._ticket = None
+
+    def _leave_log(self) -> None:
+        """Before something goes to its place at once."""
+        if self._redo is not None and self._held():
+            self._redo.checkpoint()
+
+    def _held(self) -> bool:
+        return self._redo is not None and self._redo.holds(self.header.file_id)
 
     def _sync_file(self) -> None:
         os.fdatasync(self._fd)

@@ -26,7 +26,7 @@ class Faults:
         self.kind = kind
         self.seen = 0
         self.killed = False
-        self._real = (os.pwrite, os.ftruncate, os.fdatasync, backing._fallocate)
+        self._real = (os.pwrite, os.ftruncate, os.fdatasync, backing._fallocate, backing._syncfs)
 
     def _spoil(self, half: Callable[[], object]) -> None:
         if self.killed:
@@ -63,14 +63,22 @@ class Faults:
             return -1
         return self._real[3](fd, mode, offset, length)
 
+    def syncfs(self, fd):
+        try:
+            self._spoil(lambda: None)
+        except OSError as exc:
+            ctypes.set_errno(exc.errno or 0)
+            return -1
+        return 0
+
     @contextmanager
     def injected(self) -> Iterator[None]:
         os.pwrite, os.ftruncate, os.fdatasync = self.pwrite, self.ftruncate, self.fdatasync
-        backing._fallocate = self.fallocate  # type: ignore[assignment]
+        backing._fallocate, backing._syncfs = self.fallocate, self.syncfs  # type: ignore[assignment]
         try:
             yield
         finally:
-            os.pwrite, os.ftruncate, os.fdatasync, backing._fallocate = self._real
+            os.pwrite, os.ftruncate, os.fdatasync, backing._fallocate, backing._syncfs = self._real
 
 
 def put(file: SealedFile, offset: int, data: bytes) -> None:
