@@ -1,94 +1,39 @@
-"""The canonical comparison: a drive with key server, policy, identity checks and records on, beside gocryptfs and ext4.
+"""The canonical comparison: a drive with key server, policy, identity checks and records on, beside its peers and ext4.
 
-    python -m benchmarks.canonical [--rounds 3] [--systems uring,dev,gocryptfs,ext4] [--save]
+    python -m benchmarks.canonical [--rounds 5] [--systems uring,dev,gocryptfs,securefs,encfs,cryfs,ext4] [--save]
 
-Needs root, gocryptfs and 12 GiB of room. Every system of every round gets a fresh ext4 in a loop device: on a used one,
-ext4 looks for inodes that were not deleted lately and makes whoever comes second pay. The systems take turns, so that a
-machine that slows down slows all, and every round begins with another one; read the ratios, not the seconds. Prints
-medians with their spread, and the drive's own memory after each of ten untars (--memory, also with --rounds 0).
+Needs root, the peers' Debian packages and 12 GiB of room. Every system of every round gets a fresh ext4 in a loop
+device: on a used one, ext4 looks for inodes that were not deleted lately and makes whoever comes second pay. The
+systems take turns, so that a machine that slows down slows all, and every round begins with another one; read the
+ratios, not the seconds. Prints medians with their spread, and the drive's own memory after each of ten untars
+(--memory, also with --rounds 0).
 """
 
 import argparse
 import contextlib
 import json
 import os
-import random
 import shutil
 import statistics
 import subprocess
-import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from importlib.metadata import version
 from pathlib import Path
 
 import click
 
-HERE = Path(__file__).parent
-FILES, FOLDERS = 11_000, 700
-BLOCKS = 4096  # of 128 KiB: 512 MiB
-ROWS = ("write", "cold read", "warm read", "untar", "ls -lR", "md5 all", "rm -rf")
+from benchmarks.chart import svg
+from benchmarks.commands import run
+from benchmarks.systems import FSDRIVER, SYSTEMS, drive
+from benchmarks.work import ROWS, Times, make_tree, work
+
+RESULTS = Path(__file__).parent / "results"
 IMAGE_SIZE = 6 << 30
-
-Times = dict[str, float]
-
-
-def make_tree(path: Path) -> None:
-    """A tar of a made-up source tree: many small files, a few large ones, the same every time."""
-    chance = random.Random(20260101)
-    folders = [""]
-    for number in range(FOLDERS):
-        folders.append(f"{chance.choice(folders[-60:])}d{number}/")
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-        for folder in folders[1:]:
-            entry = tarfile.TarInfo(folder.rstrip("/"))
-            entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, 1_700_000_000
-            tar.addfile(entry)
-        for number in range(FILES):
-            data = chance.randbytes(min(1 << 20, int(chance.lognormvariate(8.4, 1.3))))
-            entry = tarfile.TarInfo(f"{chance.choice(folders)}f{number}.c")
-            entry.size, entry.mode, entry.mtime = len(data), 0o644, 1_700_000_000 + number
-            tar.addfile(entry, BytesIO(data))
-
-
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def timed(*command: str) -> float:
-    begin = time.monotonic()
-    run(*command)
-    return time.monotonic() - begin
-
-
-def drop_caches() -> None:
-    os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-
-
-def work(top: Path, tree: Path) -> Times:
-    """The rows, in order, in an empty mounted directory."""
-    big, unpacked = str(top / "big"), str(top / "tree")
-    times: Times = {}
-    drop_caches()
-    times["write"] = timed("/usr/bin/dd", "if=/dev/zero", f"of={big}", "bs=128k", f"count={BLOCKS}", "conv=fsync")
-    drop_caches()
-    times["cold read"] = timed("/usr/bin/dd", f"if={big}", "of=/dev/null", "bs=128k")
-    times["warm read"] = timed("/usr/bin/dd", f"if={big}", "of=/dev/null", "bs=128k")
-    run("/usr/bin/rm", big)
-    run("/usr/bin/mkdir", unpacked)
-    drop_caches()
-    times["untar"] = timed("/usr/bin/tar", "xf", str(tree), "-C", unpacked)
-    drop_caches()
-    times["ls -lR"] = timed("/usr/bin/ls", "-lR", unpacked)
-    drop_caches()
-    times["md5 all"] = timed("/usr/bin/find", unpacked, "-type", "f", "-exec", "/usr/bin/md5sum", "{}", "+")
-    drop_caches()
-    times["rm -rf"] = timed("/usr/bin/rm", "-rf", unpacked)
-    return times
+PEER = "gocryptfs"
+"""What the others are compared with, round by round."""
 
 
 @contextmanager
@@ -108,54 +53,15 @@ def fresh_ext4(room: Path) -> Iterator[Path]:
             with contextlib.suppress(subprocess.CalledProcessError):
                 run("umount", str(top))
                 break
-            time.sleep(0.5)  # somebody looks at all mounts just now
+            time.sleep(0.5)  # somebody looks at all mounts just now, or a peer still writes
         image.unlink()
-
-
-@contextmanager
-def drive(top: Path, transport: str) -> Iterator[Path]:
-    """The whole thing, as `fsdriver demo` sets it up."""
-    fsdriver = [sys.executable, "-m", "fsdriver"]
-    place = ["demo", "--dir", str(top / "demo")]
-    start = [*place, "--policy", str(HERE / "policy"), "--detach", "--transport", transport, "-o", "json"]
-    answer = subprocess.run([*fsdriver, *start], check=True, capture_output=True, text=True)
-    facts = json.loads(answer.stdout)
-    wanted = {"auto": "io_uring", "dev": "/dev/fuse"}[transport]
-    if facts["transport"] != wanted:
-        raise SystemExit(f"wanted {wanted}, got {facts['transport']}: is /sys/module/fuse/parameters/enable_uring Y?")
-    try:
-        yield Path(facts["drive"])
-    finally:
-        run(*fsdriver, *place, "--stop")
-
-
-@contextmanager
-def gocryptfs(top: Path) -> Iterator[Path]:
-    cipher, plain, password = top / "cipher", top / "plain", top / "password"
-    cipher.mkdir()
-    plain.mkdir()
-    password.write_text("benchmark\n")
-    run("gocryptfs", "-q", "-init", "-scryptn", "10", "-passfile", str(password), str(cipher))
-    run("gocryptfs", "-q", "-passfile", str(password), str(cipher), str(plain))
-    try:
-        yield plain
-    finally:
-        run("umount", str(plain))
-
-
-SYSTEMS: dict[str, Callable[[Path], contextlib.AbstractContextManager[Path]]] = {
-    "uring": lambda top: drive(top, "auto"),
-    "dev": lambda top: drive(top, "dev"),
-    "gocryptfs": gocryptfs,
-    "ext4": contextlib.nullcontext,
-}
 
 
 def memory(room: Path, tree: Path) -> list[int]:
     """Resident KiB of the drive's process after each of ten untars (each removed again), policy and records on."""
     sizes = []
     with fresh_ext4(room) as top, drive(top, "auto") as mounted:
-        status = [sys.executable, "-m", "fsdriver", "--home", str(top / "demo/agent"), "status", "-o", "json"]
+        status = [*FSDRIVER, "--home", str(top / "demo/agent"), "status", "-o", "json"]
         pid = json.loads(subprocess.run(status, check=True, capture_output=True, text=True).stdout)["pid"]
         for _ in range(10):
             run("/usr/bin/mkdir", str(mounted / "tree"))
@@ -166,25 +72,48 @@ def memory(room: Path, tree: Path) -> list[int]:
     return sizes
 
 
+def ratios(results: dict[str, list[Times]]) -> dict[str, dict[str, float]]:
+    """Row -> system -> the median of its time by the peer's of the same round."""
+    return {
+        row: {
+            system: statistics.median(own[row] / peer[row] for own, peer in zip(rounds, results[PEER], strict=True))
+            for system, rounds in results.items()
+        }
+        for row in ROWS
+    }
+
+
 def table(results: dict[str, list[Times]]) -> str:
-    """Medians in seconds, their spread, and each drive's ratio to gocryptfs."""
+    """Medians in seconds, their spread, and the ratio to the peer."""
     lines = ["| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+    compared = ratios(results) if PEER in results else None
     for row in ROWS:
         cells = []
         for system, rounds in results.items():
             times = [times[row] for times in rounds]
             cell = f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"
-            if system in ("uring", "dev") and "gocryptfs" in results:
-                ratios = [ours[row] / theirs[row] for ours, theirs in zip(rounds, results["gocryptfs"], strict=True)]
-                cell += f" **{statistics.median(ratios):.2f}**"
+            if compared is not None and system != PEER:
+                cell += f" **{compared[row][system]:.2f}**"
             cells.append(cell)
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+def save(results: dict[str, list[Times]], sizes: list[int], text: str) -> None:
+    """Under the version and the day, as a table, as figures and as a picture."""
+    name = f"canonical-{version('grantfs')}-{time.strftime('%Y-%m-%d')}"
+    RESULTS.mkdir(exist_ok=True)
+    facts = {"rounds": results, "memory_kib": sizes, "kernel": os.uname().release, "processors": os.cpu_count()}
+    (RESULTS / f"{name}.md").write_text(text + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
+    if results.get(PEER):
+        title = f"Time by {PEER}'s, {name}"
+        (RESULTS / f"{name}.svg").write_text(svg(ratios(results), list(results), title))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--systems", default=",".join(SYSTEMS))
     parser.add_argument("--memory", action="store_true", help="also ten untars in a row, with the drive's memory")
     parser.add_argument("--save", action="store_true", help="keep the results in benchmarks/results/")
@@ -202,7 +131,8 @@ def main() -> None:
             for system in systems[number % len(systems) :] + systems[: number % len(systems)]:
                 with fresh_ext4(room) as top, SYSTEMS[system](top) as mounted:
                     results[system].append(work(mounted, tree))
-                click.echo(f"round {number + 1}, {system}: {results[system][-1]}", err=True)
+                rounded = {row: round(seconds, 2) for row, seconds in results[system][-1].items()}
+                click.echo(f"round {number + 1} of {arguments.rounds}, {system}: {rounded}", err=True)
         if arguments.memory:
             sizes = memory(room, tree)
     finally:
@@ -212,12 +142,7 @@ def main() -> None:
         text += f"\n\nMemory after each of ten untars, MiB: {', '.join(f'{size / 1024:.1f}' for size in sizes)}"
     click.echo(text)
     if arguments.save:
-        name = time.strftime("%Y-%m-%d")
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"canonical-{name}.md").write_text(text + "\n")
-        facts = {"rounds": results, "memory_kib": sizes, "kernel": os.uname().release, "processors": os.cpu_count()}
-        (HERE / "results" / f"canonical-{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-        (HERE / "results" / f"canonical-{name}.md").write_text(text + "\n")
+        save(results, sizes, text)
 
 
 if __name__ == "__main__":

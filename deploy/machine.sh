@@ -11,7 +11,7 @@ USER_PACKAGES=(fuse3)
 # Listed programs that tests work with, and what tests build their situations from.
 TEST_PACKAGES=(python3-venv fuse3 attr bubblewrap git libreoffice-calc-nogui libreoffice-writer-nogui
   libc6-dev rsync sqlite3 strace vim-tiny xz-utils)
-BENCH_PACKAGES=(python3-venv fuse3 gocryptfs e2fsprogs)
+BENCH_PACKAGES=(python3-venv fuse3 gocryptfs securefs encfs cryfs fio e2fsprogs)
 
 # The system's own interpreter first: every user can run it, which tests that change the user need.
 interpreter() {
