@@ -63,7 +63,7 @@ class Recorder:
             bytes_read=bytes_read,
             bytes_written=bytes_written,
             to=_text(to),
-            detail=detail,
+            detail=_text(detail),
         )
         if durable:
             self._spool.sync(seq)
@@ -71,7 +71,7 @@ class Recorder:
     def note(self, event: str, detail: str = "", *, path: str | None = None, label: str = "") -> None:
         """A record of the agent itself: mount, unmount, damage found in the background."""
         file = FilePath(path=_text(path), label=label) if path is not None else None
-        self._spool.append(event=event, file=file, policy=self._views.policy, detail=detail)
+        self._spool.append(event=event, file=file, policy=self._views.policy, detail=_text(detail))
 
     def _program(self, caller: Caller) -> ProgramPath:
         known = self._programs.get(id(caller))
@@ -87,5 +87,5 @@ class Recorder:
 
 
 def _text(name: str) -> str:
-    """A path as records show it: names need not be UTF-8."""
+    """A path, or a sentence with one, as records show it: names need not be UTF-8."""
     return name if name.isascii() else path_text(os.fsencode(name))

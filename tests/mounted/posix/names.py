@@ -287,6 +287,13 @@ def check_long_and_odd_names(top: Path) -> None:
         assert path.read_bytes() == name
         assert path.stat().st_size == len(name)
     assert sorted(os.listdir(os.fsencode(top))) == sorted(names)
+    for name in names:
+        path = Path(os.fsdecode(os.fsencode(top) + b"/" + name))
+        os.link(path, top / "link")
+        os.rename(top / "link", top / "moved")
+        os.unlink(path)
+        os.rename(top / "moved", path)
+        assert path.read_bytes() == name
     with refused(errno.ENAMETOOLONG):
         os.stat(top / ("n" * 256))
     with refused(errno.ENAMETOOLONG):
