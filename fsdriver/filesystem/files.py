@@ -220,7 +220,9 @@ class Files:
         self._locking.closed(handle.file, event.lock_owner)
         if isinstance(handle, DropIn):
             self._dropins.flush(handle, event.head.pid)
-        elif handle.writable:
+            return replies.EMPTY
+        handle.lockers.discard(event.lock_owner)
+        if handle.writable:
             handle.file.commit()
             self._drive.tell_other_view(handle.file.inode, PLAIN)
         return replies.EMPTY

@@ -13,12 +13,34 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.mounted.posix import attributes, content, depth, locks, mappings, names, sizes, times, xattrs
+from tests.mounted.posix import (
+    attributes,
+    content,
+    depth,
+    locks,
+    mappings,
+    names,
+    ranges,
+    sizes,
+    times,
+    xattrs,
+)
 from tests.mounted.posix.support import ended
 
 CHECKS: dict[str, Callable[[Path], None]] = {
     name.removeprefix("check_"): function
-    for part in (content, sizes, names, depth, attributes, times, xattrs, locks, mappings)
+    for part in (
+        content,
+        sizes,
+        names,
+        depth,
+        attributes,
+        times,
+        xattrs,
+        locks,
+        ranges,
+        mappings,
+    )
     for name, function in vars(part).items()
     if name.startswith("check_")
 }
