@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.mounted.posix import (
     attributes,
+    coherence,
     content,
     depth,
     locks,
@@ -42,6 +43,7 @@ CHECKS: dict[str, Callable[[Path], None]] = {
         locks,
         ranges,
         mappings,
+        coherence,
     )
     for name, function in vars(part).items()
     if name.startswith("check_")
