@@ -128,3 +128,13 @@ def check_dates_before_1970_and_after_2038_keep_their_nanoseconds(top: Path) -> 
         assert os.fstat(fd).st_mtime_ns == -7_000_000_003
         os.fsync(fd)
     assert (top / "f").stat().st_mtime_ns == -7_000_000_003
+
+
+def check_dates_beyond_what_the_disk_keeps_become_its_first_and_last(top: Path) -> None:
+    first, last = -(1 << 31), (1 << 34) - (1 << 31) - 1  # ext4 with inodes of 256 bytes
+    path = make(top / "f", b"x")
+    for asked, kept in ((first - 1, first), (-(1 << 40), first), (last + 1, last), (1 << 40, last)):
+        os.utime(path, (asked, asked))
+        assert (path.stat().st_mtime, path.stat().st_atime) == (kept, kept), asked
+        with opened(path) as fd:
+            assert os.fstat(fd).st_mtime == kept
