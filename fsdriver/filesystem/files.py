@@ -21,7 +21,7 @@ from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.filesystem.locking import Locking
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode
 from fsdriver.nodes.openfile import DropIn, Handle, OpenFile
-from fsdriver.protocol import abi, events, replies
+from fsdriver.protocol import InHeader, abi, events, replies
 from policy import Action, View
 
 _COPY_STEP = 1 << 20
@@ -169,8 +169,7 @@ class Files:
             handle.file.sealed.allocate(event.offset, event.length)
         elif event.mode != keep_size:
             raise NotSupported("this kind of fallocate is not known here")
-        handle.file.modified_ns = time.time_ns()
-        self._drive.tell_other_view(handle.file.inode, PLAIN)
+        self._moved(handle, event.head)
         return replies.EMPTY
 
     def lseek(self, event: events.Lseek, asker: Asker) -> bytes:
@@ -202,9 +201,15 @@ class Files:
                 break
         source.bytes_read += done
         target.bytes_written += done
-        target.file.modified_ns = time.time_ns()
-        self._drive.tell_other_view(target.file.inode, PLAIN)
+        self._moved(target, event.head)
         return replies.copied(event.head, done)
+
+    def _moved(self, handle: Handle, head: InHeader) -> None:
+        """Content changed by FALLOCATE or COPY_FILE_RANGE, which do not say, as WRITE does, who keeps set-user-id."""
+        handle.file.modified_ns = time.time_ns()
+        if head.uid != 0:
+            self._drive.drop_setid(handle.file)
+        self._drive.tell_other_view(handle.file.inode, PLAIN)
 
     def _plain_handle(self, fh: int) -> Handle:
         handle = self._drive.handle(fh)
@@ -220,7 +225,9 @@ class Files:
         self._locking.closed(handle.file, event.lock_owner)
         if isinstance(handle, DropIn):
             self._dropins.flush(handle, event.head.pid)
-        elif handle.writable:
+            return replies.EMPTY
+        handle.lockers.discard(event.lock_owner)
+        if handle.writable:
             handle.file.commit()
             self._drive.tell_other_view(handle.file.inode, PLAIN)
         return replies.EMPTY

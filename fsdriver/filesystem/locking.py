@@ -86,9 +86,11 @@ class Locking:
         file = handle.file
         if event.lk_flags & abi.LK_FLOCK:
             return file.flock, Lock(0, END_OF_FILE, event.type, event.owner, event.pid)
-        if isinstance(handle, Handle) and not handle.writable:
+        untold = False
+        if isinstance(handle, Handle):
             handle.lockers.add(event.owner)
-        return file.posix, Lock(event.start, event.end, event.type, event.owner, event.pid)
+            untold = not handle.writable
+        return file.posix, Lock(event.start, event.end, event.type, event.owner, event.pid, untold)
 
     # ---- under the lock ----------------------------------------------------------------------------------------
 
@@ -169,9 +171,10 @@ def _is_signalled(thread: int) -> bool:
 
 
 def _conflict(table: LockTable, wanted: Lock) -> Lock | None:
-    """What stands in the way. A process that ended has no locks, even if a child of it still has the descriptor."""
+    """What stands in the way. A process that ended has no locks, even if a child of it still has the descriptor; where
+    that cannot write, a lock of the open file description, which would stay, looks the same and goes too."""
     while (held := table.conflict(wanted)) is not None:
-        if table.flock or not held.pid or os.path.exists(f"/proc/{held.pid}"):
+        if not held.untold or not held.pid or os.path.exists(f"/proc/{held.pid}"):
             return held
         table.release_owner(held.owner)
     return None

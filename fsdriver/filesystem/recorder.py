@@ -13,6 +13,10 @@ from fsdriver.nodes.inode import Inode
 from fsdriver.views import Views
 from keyserver.messages import FilePath, ProgramPath
 
+_LONGEST = 4096
+"""Characters of one text. A tree can be deeper than any path can say, and a record that the log does not take would
+refuse everything down there; the file id still says which file it was."""
+
 
 class Recorder:
     """Turns callers and inodes into records. Thread-safe, as the spool is."""
@@ -63,7 +67,7 @@ class Recorder:
             bytes_read=bytes_read,
             bytes_written=bytes_written,
             to=_text(to),
-            detail=detail,
+            detail=_text(detail),
         )
         if durable:
             self._spool.sync(seq)
@@ -71,7 +75,7 @@ class Recorder:
     def note(self, event: str, detail: str = "", *, path: str | None = None, label: str = "") -> None:
         """A record of the agent itself: mount, unmount, damage found in the background."""
         file = FilePath(path=_text(path), label=label) if path is not None else None
-        self._spool.append(event=event, file=file, policy=self._views.policy, detail=detail)
+        self._spool.append(event=event, file=file, policy=self._views.policy, detail=_text(detail))
 
     def _program(self, caller: Caller) -> ProgramPath:
         known = self._programs.get(id(caller))
@@ -87,5 +91,10 @@ class Recorder:
 
 
 def _text(name: str) -> str:
-    """A path as records show it: names need not be UTF-8."""
-    return name if name.isascii() else path_text(os.fsencode(name))
+    """A path, or a sentence with one, as records show it: names need not be UTF-8, and of a very long one they show
+    both ends."""
+    text = name if name.isascii() else path_text(os.fsencode(name))
+    if len(text) <= _LONGEST:
+        return text
+    end = _LONGEST // 2 - 32
+    return f"{text[:end]} ... {len(text) - 2 * end} characters ... {text[-end:]}"

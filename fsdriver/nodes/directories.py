@@ -15,6 +15,9 @@ from fsdriver.errors import NodeVanished
 from fsdriver.nodes.inode import Inode
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_REMEMBERED = 4096
+"""Characters: a directory with a longer path does not remember it, or memory would grow with the square of a tree's
+depth."""
 
 
 class Descriptor:
@@ -110,11 +113,12 @@ class Directories:
             below.append(inode)
             inode = inode.parent
         path = cached[1]
-        for one in reversed(below):
+        while below and len(path) <= _REMEMBERED:
+            one = below.pop()
             path = f"{path if path != '/' else ''}/{os.fsdecode(one.name)}"
             if one.is_directory:
                 one.path_cache = (epoch, path)
-        return path
+        return "/".join([path, *(os.fsdecode(one.name) for one in reversed(below))])
 
     def child_path(self, directory: Inode, name: bytes) -> str:
         above = self.path(directory)

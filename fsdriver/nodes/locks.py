@@ -22,9 +22,14 @@ class Lock:
     kind: int
     owner: int
     pid: int
+    untold: bool = False
+    """Taken through a descriptor whose closing the kernel does not tell: `pid` is asked whether it still lives."""
 
     def overlaps(self, other: "Lock") -> bool:
         return self.start <= other.end and other.start <= self.end
+
+    def touches(self, other: "Lock") -> bool:
+        return self.start <= other.end + 1 and other.start <= self.end + 1
 
 
 class LockTable:
@@ -52,6 +57,9 @@ class LockTable:
         Errors: OSError ENOLCK."""
         kept: list[Lock] = []
         for held in self._held:
+            if held.owner == wanted.owner and held.kind == wanted.kind and held.touches(wanted):
+                wanted = replace(wanted, start=min(held.start, wanted.start), end=max(held.end, wanted.end))
+                continue
             if held.owner != wanted.owner or not held.overlaps(wanted):
                 kept.append(held)
                 continue

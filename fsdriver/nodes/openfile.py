@@ -115,8 +115,9 @@ class Handle:
     bytes_written: int = 0
     revoked: bool = False
     lockers: set[int] = field(default_factory=set)
-    """Owners of POSIX locks that were taken through this handle, where it cannot write: it sends no FLUSH when one of
-    its descriptors is closed, so these locks go when the last one is."""
+    """Owners of record locks that were taken through this handle and have not closed it: open file descriptions, which
+    own their locks themselves, and everybody where it cannot write, as no FLUSH tells of a close then. These locks go
+    with the handle."""
     outside: set[str] = field(default_factory=set)
     """Files outside the drive that the reader had open for writing."""
 

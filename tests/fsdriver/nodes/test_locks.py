@@ -48,3 +48,12 @@ def test_an_owner_that_closes_holds_nothing() -> None:
     assert not table.release_owner(1)
     assert table.conflict(Lock(0, 11, F_WRLCK, 3, 3)) is None
     assert table.conflict(Lock(0, 12, F_WRLCK, 3, 3)) is not None
+
+
+def test_ranges_of_one_kind_that_touch_become_one() -> None:
+    table = LockTable()
+    for start, end, kind in ((0, 9, F_WRLCK), (20, 29, F_WRLCK), (10, 19, F_WRLCK), (30, 39, F_RDLCK)):
+        table.apply(Lock(start, end, kind, 1, 1))
+    first, second = table.conflict(Lock(0, 99, F_WRLCK, 2, 2)), table.conflict(Lock(30, 99, F_WRLCK, 2, 2))
+    assert first == Lock(0, 29, F_WRLCK, 1, 1)
+    assert second == Lock(30, 39, F_RDLCK, 1, 1)

@@ -127,3 +127,12 @@ def check_many_threads_in_one_tree(top: Path) -> None:
     if failures:
         raise failures[0]
     assert os.listdir(top) == []
+
+
+def check_writes_that_are_synced_at_once(top: Path) -> None:
+    for flag in (os.O_SYNC, os.O_DSYNC):
+        with opened(top / "f", os.O_RDWR | os.O_CREAT | flag) as fd:
+            os.pwrite(fd, b"one", 0)
+            os.pwritev(fd, [b"two"], 50_000, os.RWF_DSYNC)
+            assert os.pread(fd, 50_003, 0) == b"one" + bytes(49_997) + b"two"
+        os.unlink(top / "f")

@@ -287,6 +287,13 @@ def check_long_and_odd_names(top: Path) -> None:
         assert path.read_bytes() == name
         assert path.stat().st_size == len(name)
     assert sorted(os.listdir(os.fsencode(top))) == sorted(names)
+    for name in names:
+        path = Path(os.fsdecode(os.fsencode(top) + b"/" + name))
+        os.link(path, top / "link")
+        os.rename(top / "link", top / "moved")
+        os.unlink(path)
+        os.rename(top / "moved", path)
+        assert path.read_bytes() == name
     with refused(errno.ENAMETOOLONG):
         os.stat(top / ("n" * 256))
     with refused(errno.ENAMETOOLONG):
@@ -363,3 +370,43 @@ def check_listing_tells_types_and_inodes(top: Path) -> None:
     }
     for entry in os.scandir(top):
         assert entry.inode() == os.lstat(entry.path).st_ino
+
+
+def check_a_removed_directory_has_no_parent_to_make_things_in(top: Path) -> None:
+    os.makedirs(top / "a" / "b")
+    os.chdir(top / "a" / "b")
+    os.rename(top / "a" / "b", top / "b")
+    assert Path.cwd() == top / "b"
+    assert Path("..").stat().st_ino == top.stat().st_ino
+    make(Path("here"), b"x")
+    os.unlink(top / "b" / "here")
+    os.rmdir(top / "b")
+    with refused(errno.ENOENT):
+        os.open("new", os.O_WRONLY | os.O_CREAT)
+    with refused(errno.ENOENT):
+        os.link(make(top / "f"), "g")
+    with refused(errno.ENOENT):
+        os.rename(top / "f", "g")
+    with refused(errno.ENOENT):
+        os.symlink("x", "s")
+
+
+def check_rename_with_flags_and_odd_targets(top: Path) -> None:
+    os.makedirs(top / "a" / "b" / "c")
+    make(top / "f", b"x")
+    with refused(errno.EINVAL):
+        renameat2(top / "f", top / "g", 1 << 10)
+    with refused(errno.EINVAL):
+        renameat2(top / "a", top / "a" / "b" / "c", EXCHANGE)
+    with refused(errno.EINVAL):
+        renameat2(top / "a" / "b", top / "a", EXCHANGE)
+    with refused(errno.EEXIST):
+        renameat2(top / "f", top / "f", NOREPLACE)
+    renameat2(top / "f", top / "f", EXCHANGE)
+    with refused(errno.ENOTDIR):
+        os.rename(top / "f", os.fspath(top / "new") + "/")
+    for dots in (".", ".."):
+        with refused(errno.EBUSY, errno.EINVAL, errno.ENOTEMPTY, errno.EEXIST):
+            os.rename(top / "a", top / "a" / "b" / dots)
+    os.mkdir(os.fspath(top / "slash") + "/")
+    assert (top / "f").read_bytes() == b"x"

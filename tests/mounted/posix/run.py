@@ -13,12 +13,38 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.mounted.posix import attributes, content, locks, mappings, names, sizes
+from tests.mounted.posix import (
+    attributes,
+    coherence,
+    content,
+    depth,
+    locks,
+    mappings,
+    names,
+    privileges,
+    ranges,
+    sizes,
+    times,
+    xattrs,
+)
 from tests.mounted.posix.support import ended
 
 CHECKS: dict[str, Callable[[Path], None]] = {
     name.removeprefix("check_"): function
-    for part in (content, sizes, names, attributes, locks, mappings)
+    for part in (
+        content,
+        sizes,
+        names,
+        depth,
+        attributes,
+        privileges,
+        times,
+        xattrs,
+        locks,
+        ranges,
+        mappings,
+        coherence,
+    )
     for name, function in vars(part).items()
     if name.startswith("check_")
 }

@@ -1,0 +1,147 @@
+"""The ciphertext view is a filesystem too: what backup programs carry away is whole, and opens when it is back."""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mounted.mounted import MAGIC, Mounted, listed, remove, run, temporary_directory
+
+pytestmark = pytest.mark.mounted
+
+MAKE = """
+import os, sys
+from pathlib import Path
+top = Path(sys.argv[1]); (top / "folder" / "inner").mkdir(parents=True)
+(top / "small").write_bytes(b"small")
+(top / "empty").touch()
+(top / "folder" / "large").write_bytes(bytes(range(256)) * 9000 + b"!")
+with open(top / "holes", "wb") as file:
+    file.write(b"begin"); file.seek(9 << 20); file.write(b"middle"); file.truncate(30 << 20)
+os.setxattr(top / "small", "user.a", b"value"); os.setxattr(top / "small", "user.empty", b"")
+os.link(top / "small", top / "folder" / "inner" / "same")
+os.symlink("folder/large", top / "link")
+os.chmod(top / "small", 0o640)
+for number, name in enumerate(["small", "empty", "folder/large", "holes"]):
+    os.utime(top / name, ns=(10**18, 10**18 + number * 1000 + 7))
+"""
+SEEN = """
+import hashlib, os, sys
+for folder, folders, names in os.walk(sys.argv[1]):
+    folders.sort()
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        found = os.lstat(path)
+        content = os.readlink(path) if os.path.islink(path) else hashlib.sha256(open(path, "rb").read()).hexdigest()
+        print(os.path.relpath(path, sys.argv[1]), oct(found.st_mode), found.st_size, found.st_nlink, content)
+        if not os.path.islink(path):
+            print(found.st_mtime_ns)
+"""
+ATTRIBUTES = """
+import os, sys
+path = sys.argv[1]
+print({name: os.getxattr(path, name) for name in sorted(os.listxattr(path))})
+"""
+VALUES = "{'user.a': b'value', 'user.empty': b''}"
+
+Copy = Callable[[Path, Path, Path], None]
+"""From a folder to one that is not there yet, by programs in the third."""
+
+
+def by_tar(source: Path, target: Path, programs: Path) -> None:
+    archive = programs / "archive"
+    run([programs / "tar", "--xattrs", "--sparse", "-C", source, "-cf", archive, "."])
+    target.mkdir()
+    run([programs / "tar", "--xattrs", "--xattrs-include=user.*", "-C", target, "-xf", archive])
+
+
+def by_tar_without_attributes(source: Path, target: Path, programs: Path) -> None:
+    archive = programs / "archive"
+    run([programs / "tar", "--format=posix", "--sparse", "-C", source, "-cf", archive, "."])
+    target.mkdir()
+    run([programs / "tar", "-C", target, "-xf", archive])
+
+
+def by_rsync(source: Path, target: Path, programs: Path) -> None:
+    run([programs / "rsync", "-aXHS", f"{source}/", target])
+
+
+def by_rsync_without_attributes(source: Path, target: Path, programs: Path) -> None:
+    run([programs / "rsync", "-aHS", f"{source}/", target])
+
+
+def by_cp(source: Path, target: Path, programs: Path) -> None:
+    run([programs / "cp", "-a", source, target])
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    """Backup programs where no policy lists them."""
+    directory = temporary_directory()
+    for name in ("tar", "rsync", "cp"):
+        shutil.copy(f"/usr/bin/{name}", directory)
+    yield directory
+    remove(directory)
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    directory = temporary_directory()
+    yield directory
+    remove(directory)
+
+
+def test_a_backup_has_sealed_files_with_their_sizes_times_links_holes_and_attributes(
+    either: Mounted, programs: Path, disk: Path
+) -> None:
+    source = either.drive / "backed-up"
+    listed(MAKE, source)
+    for copy in (by_tar, by_rsync, by_cp):
+        kept = disk / copy.__name__
+        copy(source, kept, programs)
+        for path in (path for path in source.rglob("*") if stat.S_ISREG(path.lstat().st_mode)):
+            copied, stored = kept / path.relative_to(source), either.store / path.relative_to(either.drive)
+            assert copied.read_bytes() == path.read_bytes() == stored.read_bytes()
+            assert copied.read_bytes().startswith(MAGIC)
+            assert copied.stat().st_size == path.stat().st_size
+            assert copied.stat().st_mtime_ns == path.stat().st_mtime_ns
+            assert sorted(os.listxattr(copied)) == sorted(os.listxattr(path))
+            for attribute in os.listxattr(path):
+                assert os.getxattr(copied, attribute) == os.getxattr(path, attribute)
+        assert os.listxattr(kept / "small")
+        assert b"value" not in os.getxattr(kept / "small", "user.a")
+        assert (kept / "small").samefile(kept / "folder" / "inner" / "same")
+        assert (kept / "holes").stat().st_blocks * 512 < 4 << 20
+
+
+@pytest.mark.parametrize("copy", [by_tar_without_attributes, by_rsync_without_attributes, by_cp])
+def test_a_backup_restored_through_the_drive_opens_again(
+    either: Mounted, programs: Path, disk: Path, copy: Copy
+) -> None:
+    source, restored = either.drive / copy.__name__, either.drive / f"{copy.__name__}-restored"
+    listed(MAKE, source)
+    copy(source, disk / "kept", programs)
+    copy(disk / "kept", restored, programs)
+    assert listed(SEEN, restored) == listed(SEEN, source)
+    assert (restored / "small").read_bytes() == (source / "small").read_bytes()
+
+
+@pytest.mark.parametrize("copy", [by_tar, by_rsync, by_cp])
+def test_a_backup_restored_into_the_store_opens_again_with_its_attributes(
+    own: Mounted, programs: Path, disk: Path, copy: Copy
+) -> None:
+    """Values of attributes come back this way only: the ciphertext view sets none."""
+    own.start()
+    listed(MAKE, own.drive / "tree")
+    seen = listed(SEEN, own.drive / "tree")
+    copy(own.drive / "tree", disk / "kept", programs)
+    own.stop()
+    shutil.rmtree(own.store / "tree")
+    copy(disk / "kept", own.store / "tree", programs)
+    own.start()
+    assert listed(SEEN, own.drive / "tree") == seen
+    assert listed(ATTRIBUTES, own.drive / "tree" / "small").strip() == VALUES
+    own.stop()
