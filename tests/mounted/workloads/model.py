@@ -69,6 +69,11 @@ class Model:
     def names(self) -> list[str]:
         return sorted(self.files)
 
+    def exchange_folders(self, one: str, other: str) -> None:
+        moves = {one: other, other: one}
+        split = ((*name.rpartition("/"), file) for name, file in self.files.items())
+        self.files = {moves.get(folder, folder) + slash + name: file for folder, slash, name, file in split}
+
     def stat(self, name: str) -> tuple[int, int]:
         file = self._file(name)
         return len(file.content), file.links

@@ -29,7 +29,7 @@ from fsdriver.content.keyfile import KeyFile
 from tests.mounted.mounted import LISTED, Mounted, remove, temporary_directory, unlisted_python
 from tests.mounted.posix.support import CHUNK, EXCHANGE, KEEP_SIZE, NOREPLACE, PUNCH_HOLE, ZERO_RANGE
 from tests.mounted.workloads.model import Model
-from tests.mounted.workloads.worker import Outcome, Worker, outcome
+from tests.mounted.workloads.worker import FOLDERS, Outcome, Worker, outcome
 
 pytestmark = pytest.mark.mounted
 
@@ -37,7 +37,7 @@ PAGE = 4096
 LABEL = b"company/internal".ljust(16, b"\0")[:16]
 KEYS = KeyFile({(bytes(16), 1): LABEL + LABEL}, {})
 
-names = st.sampled_from(["a", "b", "c", "d"])
+names = st.sampled_from(["a", "b", "x/a", "y/b"])
 places = st.one_of(
     st.integers(0, 5 * CHUNK),
     st.builds(lambda pages, beside: max(0, pages * PAGE + beside), st.integers(0, 40), st.sampled_from([-1, 0, 1])),
@@ -67,8 +67,8 @@ class Folder:
         self.examples += 1
         return self.top / str(self.examples)
 
-    def closed(self) -> None:
-        """Nothing is open; what comes now must not matter."""
+    def safe(self) -> None:
+        """All is closed or synced: what comes now must not matter."""
 
 
 class DriveFolder(Folder):
@@ -79,7 +79,7 @@ class DriveFolder(Folder):
         self._drive = drive
         self._killed_after = killed_after
 
-    def closed(self) -> None:
+    def safe(self) -> None:
         if self.examples % self._killed_after == 0:
             self._drive.kill()
             self._drive.unmount_dead()
@@ -101,9 +101,16 @@ class FilesMachine(RuleBasedStateMachine):
         self._same("is", None, self.folder.worker.ask("enter", str(self._path)))
 
     def teardown(self) -> None:
-        self._both("leave")
+        if self._right and self.folder.examples % 2:  # all is synced, and open when the daemon is killed
+            for mapping in self._model.mappings:
+                self._both("map_sync", mapping)
+            for number in self._model.descriptors:
+                self._both("sync", number, False)
+        else:
+            self._both("leave")
         if self._right:
-            self.folder.closed()
+            self.folder.safe()
+            self._both("leave")
             self._same("is", None, self.folder.worker.ask("enter", str(self._path)))
             self._both("names")
             for name in self._model.files:
@@ -125,7 +132,7 @@ class FilesMachine(RuleBasedStateMachine):
     def _there(self, name: str) -> str:
         """The name, or one that is there instead: what has no name teaches little."""
         there = self._model.names()
-        return name if name in there or not there else there[ord(name) % len(there)]
+        return name if name in there or not there else there[ord(name[-1]) % len(there)]
 
     @initialize(target=descriptors, name=names, size=sizes, seed=seeds)
     def begin(self, name, size, seed):
@@ -140,6 +147,10 @@ class FilesMachine(RuleBasedStateMachine):
     def rename(self, old, new, how):
         if how != EXCHANGE or new in self._model.files:
             self._both("rename", self._there(old), new, how)
+
+    @rule()
+    def exchange_folders(self):
+        self._both("exchange_folders", *FOLDERS)
 
     @rule(old=names, new=names)
     def link(self, old, new):

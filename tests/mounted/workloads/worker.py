@@ -9,13 +9,16 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from tests.mounted.posix.support import fallocate, pattern, renameat2
+from tests.mounted.posix.support import EXCHANGE, fallocate, pattern, renameat2
 
 ROOT = Path(__file__).parents[3]
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from tests.mounted.workloads.worker import main; main()"
+FOLDERS = ("x", "y")
+"""In the folder that a worker enters."""
 
 Outcome = tuple[str, Any]
 """("is", what it gave), or ("errno", number)."""
@@ -61,21 +64,26 @@ class Files:
         self._mappings: dict[int, mmap.mmap] = {}
 
     def enter(self, folder: str) -> None:
-        os.makedirs(folder, exist_ok=True)
+        for inside in FOLDERS:
+            os.makedirs(os.path.join(folder, inside), exist_ok=True)
         os.chdir(folder)
 
     def leave(self) -> None:
-        """Whatever is open is closed."""
+        """Whatever is open is closed, of a dead mount too."""
+        os.chdir("/")
         for number in list(self._mappings):
             self.unmap(number)
         for number in list(self._fds):
-            self.close(number)
-        os.chdir("/")
+            with suppress(OSError):
+                self.close(number)
 
     # ---- names -------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        return sorted(os.listdir())
+        return sorted(str(path) for path in Path().rglob("*") if not path.is_dir())
+
+    def exchange_folders(self, one: str, other: str) -> None:
+        renameat2(Path(one), Path(other), EXCHANGE)
 
     def stat(self, name: str) -> tuple[int, int]:
         """(size, links)."""
