@@ -30,7 +30,8 @@ def replacing(drive: Drive, victim: Inode | None, parent: Inode, name: bytes) ->
 
 def gone(drive: Drive, inode: Inode, parent: Inode, name: bytes, *, last: bool) -> None:
     """`inode` has lost a name; with `last` it had no other."""
+    drive.inodes.unlinked(inode, parent, name, last=last)
     if inode.is_regular and not last:
         drive.tell_both_views(inode)  # the other names are still there, with one link less
-    drive.inodes.unlinked(inode, parent, name, last=last)
+        drive.files.moved(inode)
     drive.inodes.closed(inode)
