@@ -44,7 +44,7 @@ install: machine-run $(VENV)/installed  ## the commands, in .venv/bin
 test: machine-test $(VENV)/installed-dev  ## the tests: less than 15 minutes on two cores
 	$(BIN)/python -m pytest
 
-slow: machine-test $(VENV)/installed-dev  ## the tests that take minutes each, not part of `make test`
+slow: machine-slow $(VENV)/installed-dev  ## the tests that take minutes each, not part of `make test`
 	$(BIN)/python -m pytest -m slow
 
 mounted: machine-test $(VENV)/installed-dev  ## only the tests that mount a drive
@@ -84,8 +84,8 @@ clean:  ## stop the demo; remove it, the virtual environment and what builds and
 	rm -rf --one-file-system $(DEMO) $(VENV) build dist fuzz *.egg-info .coverage .hypothesis .*_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: machine-run machine-test machine-bench
-machine-run machine-test machine-bench: machine-%:
+.PHONY: machine-run machine-test machine-slow machine-bench
+machine-run machine-test machine-slow machine-bench: machine-%:
 	@deploy/machine.sh $* "$(PYTHON)"
 
 $(BIN)/python:

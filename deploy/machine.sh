@@ -1,5 +1,5 @@
 #!/bin/bash
-# Give this machine what a make target needs: deploy/machine.sh run|test|bench [PYTHON]
+# Give this machine what a make target needs: deploy/machine.sh run|test|slow|bench [PYTHON]
 #
 # As root it installs the Debian packages that are missing. As a plain user it installs nothing and names the one
 # command that root must run. `deploy/machine.sh python [PYTHON]` prints the interpreter for the virtual environment.
@@ -11,6 +11,8 @@ USER_PACKAGES=(fuse3)
 # Listed programs that tests work with, and what tests build their situations from.
 TEST_PACKAGES=(python3-venv fuse3 attr bubblewrap git libreoffice-calc-nogui libreoffice-writer-nogui
   libc6-dev rsync sqlite3 strace vim-tiny xz-utils)
+# What tries filesystems, and a database server, for the tests that take minutes.
+SLOW_PACKAGES=("${TEST_PACKAGES[@]}" dbench fio postgresql-15 stress-ng)
 BENCH_PACKAGES=(python3-venv fuse3 gocryptfs securefs encfs cryfs fio e2fsprogs)
 
 # The system's own interpreter first: every user can run it, which tests that change the user need.
@@ -72,11 +74,13 @@ run)
     fi
   fi
   ;;
-test)
+test | slow)
+  packages=("${TEST_PACKAGES[@]}")
+  if [ "$purpose" = slow ]; then packages=("${SLOW_PACKAGES[@]}"); fi
   if [ "$(id -u)" = 0 ]; then
-    install $(missing "${TEST_PACKAGES[@]}")
+    install $(missing "${packages[@]}")
   else
-    command=$(for_root "${TEST_PACKAGES[@]}")
+    command=$(for_root "${packages[@]}")
     if [ -n "$command" ]; then
       printf 'Tests of what is missing here are skipped. root can run:\n  %s\n' "$command" >&2
     fi
@@ -90,7 +94,7 @@ bench)
   install $(missing "${BENCH_PACKAGES[@]}")
   ;;
 *)
-  echo "usage: $0 run|test|bench|python [PYTHON]" >&2
+  echo "usage: $0 run|test|slow|bench|python [PYTHON]" >&2
   exit 2
   ;;
 esac

@@ -174,6 +174,8 @@ class OpenFiles:
         """
         if (kept := file.sealed) is not None:
             decide(kept.header)
+            if kept.path != _in_store(path):
+                self.moved(file.inode)  # of several names the one that was looked up last is surely there
             return kept
         remember = self.verified.remembering()
         if asker.may_wait:

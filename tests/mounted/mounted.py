@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,6 +29,7 @@ LISTED = "/usr/bin/python3.11"
 MAGIC = b"\x89GrantFS"
 DANA = 1000
 """A uid that is a person to the drive, beside root."""
+PERSONS = {0: "li", DANA: "dana"}
 STRANGER = 4242
 """A uid that is nobody to the drive."""
 SECONDS = 2 * PATIENCE
@@ -37,13 +38,21 @@ SECONDS = 2 * PATIENCE
 class Mounted:
     """One harness process. `drive`, `store` and `spool` are below `directory`, which is on a disk with xattrs."""
 
-    def __init__(self, directory: Path, *, transport: str = "io_uring", policy: Path = POLICY) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        transport: str = "io_uring",
+        policy: Path = POLICY,
+        persons: Mapping[int, str] = PERSONS,
+    ) -> None:
         self.directory = directory
         self.drive = directory / "drive"
         self.store = directory / "store"
         self.spool = directory / "spool"
         self.transport = transport
         self._policy = policy
+        self._persons = persons
         self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self.serves_over = ""
@@ -57,7 +66,8 @@ class Mounted:
     def start(self) -> None:
         """Returns when the drive answers. Errors: MountFailed, with what the harness said."""
         arguments = [str(self.directory), "--policy", str(self._policy), "--transport", self.transport]
-        arguments += ["--person", "0=li", "--person", f"{DANA}=dana"]
+        for uid, name in self._persons.items():
+            arguments += ["--person", f"{uid}={name}"]
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.mounted.harness", *arguments],

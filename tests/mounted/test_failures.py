@@ -325,6 +325,54 @@ def test_an_interrupted_replacement_is_cleared_away_at_the_next_mount(own: Mount
     own.stop()
 
 
+TWO_NAMES = """
+import os, sys
+taken, left = sys.argv[1:]
+open(taken, 'wb').write(b'old' * 30_000)
+os.link(taken, left)
+"""
+OVERWRITES = """
+import os, sys
+taken, left, how = sys.argv[1:]
+fd = os.open(taken, os.O_RDWR)
+if how == 'renamed over':
+    open(taken + '.new', 'x').close()
+    os.rename(taken + '.new', taken)
+else:
+    os.unlink(taken)
+if how == 'mounted again':
+    os.close(os.open(left, os.O_RDONLY))
+os.pwrite(fd, b'new' * 20_000, 0)
+os.fsync(fd)
+print('synced', flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["unlinked", "renamed over", "mounted again"])
+def test_a_file_that_lost_a_name_is_repaired_under_the_other(own: Mounted, how: str) -> None:
+    own.start()
+    taken, left = own.drive / "taken", own.drive / "left"
+    listed(TWO_NAMES, taken, left)
+    if how == "mounted again":  # the drive does not know the other name until it is looked up
+        own.stop()
+        own.start()
+    command = [LISTED, "-I", "-c", OVERWRITES, str(taken), str(left), how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"synced\n"
+        own.kill()
+    own.unmount_dead()
+    # As if it had been killed a moment earlier: the log has the group, its place does not.
+    with open(own.store / ".grantfs/redo/test", "r+b") as log, open(own.store / "left", "r+b") as stored:
+        log.seek(8)
+        log.write(b"\x01")
+        stored.seek(4096)
+        stored.write(bytes(1000))
+    own.start()
+    assert get(own.drive / "left") == "new" * 20_000 + "old" * 10_000
+
+
 def _close_dead(fd: int) -> None:
     """The kernel says that the drive is dead in one of these words, as far as it has come in ending the transport."""
     with pytest.raises(OSError, match=r"Errno") as refused:
