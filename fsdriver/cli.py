@@ -15,6 +15,7 @@ from fsdriver.commands.home import default_home
 from fsdriver.commands.importing import import_
 from fsdriver.commands.info import info
 from fsdriver.commands.mount import mount, umount
+from fsdriver.commands.salvage import salvage
 from fsdriver.commands.status import status
 from fsdriver.commands.unseal import unseal
 from fsdriver.commands.why import why
@@ -38,7 +39,7 @@ def cli(context: click.Context, home: Path | None) -> None:
     context.obj = (home or default_home()).absolute()
 
 
-for command in (enroll, mount, umount, status, why, info, import_, export, accept, unseal, demo):
+for command in (enroll, mount, umount, status, why, info, import_, export, accept, unseal, salvage, demo):
     cli.add_command(command)
 
 
