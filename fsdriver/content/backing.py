@@ -11,6 +11,7 @@ _ZEROS = bytes(1 << 20)
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate64
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -85,3 +86,10 @@ def hole_from(fd: int, offset: int) -> int | None:
         if exc.errno in (errno.ENXIO, errno.EINVAL):
             return None
         raise
+
+
+def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    """rename(2) between two directories, with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+    if _libc.renameat2(old_dir, old, new_dir, new, flags):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
