@@ -53,7 +53,7 @@ def test_a_store_that_is_written_is_never_called_damaged_nor_after_a_kill(own: M
         try:
             assert writer.stdout is not None
             writer.stdout.readline()
-            for _ in range(20):
+            for _ in range(200):
                 found = verdicts(own)
                 assert len(found) == FILES
                 assert set(found) <= {"ok", "overlong", "unreadable"}

@@ -291,6 +291,17 @@ def test_repair_needs_a_key_and_the_top_of_a_store(store, keys):
     assert not (store / ".grantfs/damaged").exists()
 
 
+def test_ctrl_c_leaves_nothing_open_and_no_traceback(store, keys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fsdriver.commands.fsck.check", interrupted)
+    before = set(os.listdir("/proc/self/fd"))
+    done = run(store, "--key-file", keys, "--repair")
+    assert (done.exit_code, done.stderr) == (1, "\nAborted!\n")
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
 # ---- on a terminal -------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fsdriver.commands.salvage import salvage
+from fsdriver.content.salvaging import Salvage
 from fsdriver.exitcodes import ExitCode
 from tests.fsdriver.content.samples import CHUNK, LABEL_KEY, LABEL_KEY_ID, new_file, pattern
 from tests.vectors import generate_content
@@ -106,6 +107,19 @@ def test_failures_have_their_exit_codes_and_change_nothing(folder, keys, out, co
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert run(folder, keys=keys, out=out).exit_code == code
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_ctrl_c_leaves_no_half_of_a_file(folder, monkeypatch):
+    whole = Salvage.pieces
+
+    def interrupted(salvage):
+        yield next(whole(salvage))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Salvage, "pieces", interrupted)
+    done = run(folder)
+    assert (done.exit_code, done.stderr) == (1, "\nAborted!\n")
+    assert sorted(os.listdir(folder)) == ["keys", "none", "sealed"]
 
 
 def test_a_fifo_is_refused_and_not_waited_for(folder):
