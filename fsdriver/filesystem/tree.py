@@ -37,7 +37,7 @@ class _Level(NamedTuple):
 
 def walk(top: int, skip: str) -> Generator[Found, None, None]:
     """Every regular file below the directory `top`, in no order, but for the directory `skip` right in it. Links,
-    devices, sockets and pipes are passed over. Close it, or use it up."""
+    devices, sockets, pipes and what is removed meanwhile are passed over. Close it, or use it up."""
     device = os.fstat(top).st_dev
     levels: list[_Level] = []
     try:
@@ -59,6 +59,8 @@ def walk(top: int, skip: str) -> Generator[Found, None, None]:
                         levels.append(_enter(level.fd, entry.name, path, device))
                 elif entry.is_file(follow_symlinks=False):
                     yield Found(path, level.fd, entry.name)
+            except FileNotFoundError:
+                continue  # removed meanwhile
             except OSError as exc:
                 yield Found(path, level.fd, entry.name, exc.strerror or str(exc))
     finally:

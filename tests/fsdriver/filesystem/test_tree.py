@@ -76,6 +76,18 @@ def test_what_is_too_deep_is_said_and_the_rest_is_walked(top, tmp_path):
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_folders_that_are_removed_meanwhile_are_no_problem(top, tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    files = walk(top, ".grantfs")
+    first = next(files).path.split("/")[0]
+    for name in set("abc") - {first}:
+        (tmp_path / name / "file").unlink()
+        (tmp_path / name).rmdir()
+    assert list(files) == []
+
+
 def test_a_walk_that_is_given_up_leaves_no_descriptor(top, tmp_path):
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/b/file").touch()
