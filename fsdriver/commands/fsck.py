@@ -54,7 +54,7 @@ class _Report:
     def summary(self) -> str:
         files = self.counts.total()
         counted = ", ".join(f"{self.counts[verdict]} {verdict}" for verdict in Verdict if self.counts[verdict])
-        return f"{files} files: {counted}" if files else "no files"
+        return f"{files} file{'s' if files > 1 else ''}: {counted}" if files else "no files"
 
     def code(self) -> ExitCode:
         if self.counts[Verdict.DAMAGED]:
