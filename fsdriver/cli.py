@@ -11,10 +11,12 @@ from fsdriver.commands.accept import accept
 from fsdriver.commands.demo import demo
 from fsdriver.commands.enroll import enroll
 from fsdriver.commands.export import export
+from fsdriver.commands.fsck import fsck
 from fsdriver.commands.home import default_home
 from fsdriver.commands.importing import import_
 from fsdriver.commands.info import info
 from fsdriver.commands.mount import mount, umount
+from fsdriver.commands.salvage import salvage
 from fsdriver.commands.status import status
 from fsdriver.commands.unseal import unseal
 from fsdriver.commands.why import why
@@ -38,7 +40,7 @@ def cli(context: click.Context, home: Path | None) -> None:
     context.obj = (home or default_home()).absolute()
 
 
-for command in (enroll, mount, umount, status, why, info, import_, export, accept, unseal, demo):
+for command in (enroll, mount, umount, status, why, info, import_, export, accept, unseal, fsck, salvage, demo):
     cli.add_command(command)
 
 

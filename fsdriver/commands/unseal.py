@@ -4,12 +4,12 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from fsdriver.commands.failure import CommandFailed, reported
+from fsdriver.commands.newfile import new_file
 from fsdriver.content import SealedFile
 from fsdriver.content.keyfile import KeyFile
 from fsdriver.exitcodes import ExitCode
@@ -17,12 +17,19 @@ from fsdriver.exitcodes import ExitCode
 _STEP = 1 << 20
 
 
-def open_sealed(path: Path, keys: KeyFile) -> SealedFile:
-    """The sealed file at `path`, for reading. Raises FsError and OSError."""
+def open_regular(path: Path) -> int:
+    """A descriptor of the regular file at `path`, for reading. Raises CommandFailed and OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise CommandFailed(f"{path} is not a regular file")
+    return fd
+
+
+def open_sealed(path: Path, keys: KeyFile) -> SealedFile:
+    """The sealed file at `path`, for reading. Raises CommandFailed, FsError and OSError."""
+    fd = open_regular(path)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise CommandFailed(f"{path} is not a regular file")
         return SealedFile.open(fd, keys.unlock)
     except BaseException:
         os.close(fd)
@@ -59,21 +66,9 @@ def unseal(file: Path, key_file: Path, output: Path | None) -> None:
 
 def _copy_to(sealed: SealedFile, output: Path) -> None:
     """Makes `output` with the whole content, or not at all."""
-    if output.exists():
-        raise FileExistsError(17, "File exists", str(output))
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            _copy(sealed, lambda data: _write_all(fd, data), lambda size: os.lseek(fd, size, os.SEEK_CUR))
-            os.ftruncate(fd, sealed.size)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.link(part, output)  # unlike rename, this never replaces a file made meanwhile
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+    with new_file(output) as fd:
+        _copy(sealed, lambda data: _write_all(fd, data), lambda size: os.lseek(fd, size, os.SEEK_CUR))
+        os.ftruncate(fd, sealed.size)
 
 
 def _copy(sealed: SealedFile, write: Callable[[memoryview], None], skip: Callable[[int], object] | None = None) -> None:

@@ -13,6 +13,7 @@ _fallocate = _libc.fallocate64
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _syncfs = _libc.syncfs
 _syncfs.argtypes = (ctypes.c_int,)
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -92,5 +93,12 @@ def hole_from(fd: int, offset: int) -> int | None:
 def sync_filesystem(fd: int) -> None:
     """Everything that was written to the filesystem of `fd` is on the disk when this returns: syncfs(2)."""
     if _syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
+    """rename(2) between two directories, with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+    if _libc.renameat2(old_dir, old, new_dir, new, flags):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -134,6 +134,21 @@ class Header(NamedTuple):
             signature=data[SIGNATURE_AT : SIGNATURE_AT + SIGNATURE_SIZE],
         )
 
+    @classmethod
+    def mend(cls, data: bytes) -> Self:
+        """As `parse`, for salvaging: what no chunk depends on (text, reserved bytes, malformed wrap slots) is put right
+        or left out. Raises HeaderDamaged or FormatUnknown."""
+        mended = bytearray(data)
+        if len(data) >= HEADER_SIZE:
+            mended[_TAG_END:SLOTS_AT] = _RESERVED + _TEXT_FIELD
+            mended[HEADER_SIZE - len(_RESERVED_TAIL) : HEADER_SIZE] = _RESERVED_TAIL
+            for at in range(SLOTS_AT, SIGNATURE_AT, WRAP_SLOT_SIZE):
+                try:
+                    WrapSlot.parse(data[at : at + WRAP_SLOT_SIZE])
+                except HeaderDamaged:
+                    mended[at : at + WRAP_SLOT_SIZE] = WrapSlot.mend(data[at : at + WRAP_SLOT_SIZE])
+        return cls.parse(bytes(mended))
+
     def encode(self, keys: FileKeys) -> tuple[Self, bytes]:
         """This header with its commitment and tag, and its COMMIT_AT bytes."""
         if len(self.slots) > WRAP_SLOTS:

@@ -31,6 +31,7 @@ _STATE_AT = 8
 _OPEN, _PLACED = 1, 2
 _CHECKSUM_AT = _HEAD.size - 16
 _EXTENT = struct.Struct(">QQ")
+_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _RESERVED = 16 << 20
 _GROUP_MAX = 1 << 30
 _PATIENCE = 2.0
@@ -131,6 +132,39 @@ class Replayed(NamedTuple):
     problem: str
 
 
+def groups_left(log: int) -> Iterator[Group]:
+    """The groups in the log file `log` that are whole and not marked as placed; a torn one ends it. OSError."""
+    at, epoch, size = 0, None, os.fstat(log).st_size
+    while len(head := os.pread(log, _HEAD.size, at)) == _HEAD.size:
+        magic, state, of_epoch, length, *_, checksum = _HEAD.unpack(head)
+        # Groups of an earlier epoch were all placed: the log starts over only then.
+        if magic != _LOG_MAGIC or not _HEAD.size <= length <= _GROUP_MAX or of_epoch != (epoch or of_epoch):
+            return
+        if length > size - at:
+            return
+        record = bytearray(os.pread(log, length, at))
+        record[_STATE_AT] = _OPEN
+        record[_CHECKSUM_AT : _HEAD.size] = bytes(16)
+        if len(record) != length or _checksum(record) != checksum:
+            return
+        if state == _OPEN:
+            with suppress(ValueError):
+                yield Group.decode(memoryview(record))
+        at, epoch = at + length, of_epoch
+
+
+def lock_log(log: int) -> None:
+    """Takes the log file `log`, open for reading and writing, for as long as this descriptor is open. Raises
+    BlockingIOError while a daemon holds it."""
+    fcntl.fcntl(log, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+
+
+def is_locked(log: int) -> bool:
+    """Whether somebody else has the log file `log`. Raises OSError."""
+    (kind,) = struct.unpack_from("h", fcntl.fcntl(log, fcntl.F_OFD_GETLK, _WHOLE_FILE))
+    return bool(kind != fcntl.F_UNLCK)
+
+
 class RedoLog:
     """The log of one machine in one store, held by one daemon at a time (an OFD lock on the log file)."""
 
@@ -143,7 +177,7 @@ class RedoLog:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(name, flags, 0o600, dir_fd=store_fd)
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            lock_log(self._fd)
             # A full disk must not stop the log: what it protects takes no new space either.
             reserve(self._fd, 0, _RESERVED)
         except BaseException:
@@ -219,7 +253,7 @@ class RedoLog:
         placed. A group whose file is gone, or is another file by now, is skipped: it was removed after that. Raises
         OSError, and keeps the log, when the disk fails: then the store must not be written to."""
         outcomes = []
-        for group in self._left():
+        for group in groups_left(self._fd):
             try:
                 if self._place(group):
                     outcomes.append(Replayed(group.path, group.file_id, ""))
@@ -232,23 +266,6 @@ class RedoLog:
         os.fdatasync(self._fd)
         reserve(self._fd, 0, _RESERVED)
         return outcomes
-
-    def _left(self) -> Iterator[Group]:
-        at, epoch = 0, None
-        while len(head := os.pread(self._fd, _HEAD.size, at)) == _HEAD.size:
-            magic, state, of_epoch, length, *_, checksum = _HEAD.unpack(head)
-            # What follows with another epoch is from before the last checkpoint.
-            if magic != _LOG_MAGIC or not _HEAD.size <= length <= _GROUP_MAX or of_epoch != (epoch or of_epoch):
-                return
-            record = bytearray(os.pread(self._fd, length, at))
-            record[_STATE_AT] = _OPEN
-            record[_CHECKSUM_AT : _HEAD.size] = bytes(16)
-            if len(record) != length or _checksum(record) != checksum:
-                return
-            if state == _OPEN:
-                with suppress(ValueError):
-                    yield Group.decode(memoryview(record))
-            at, epoch = at + length, of_epoch
 
     def _place(self, group: Group) -> bool:
         """Whether the group's file is at its path."""

@@ -62,6 +62,17 @@ class WrapSlot(NamedTuple):
             raise HeaderDamaged("a wrap slot is malformed")
         return cls(algorithm, key_id, version, data[_FIELDS.size : end])
 
+    @classmethod
+    def mend(cls, data: bytes) -> bytes:
+        """Of a malformed slot, one that parses: without what is behind a key wrapped under a label key, or empty."""
+        rest = data[_FIELDS.size : _FIELDS.size + WRAPPED_SIZE]
+        mended = (data[:_RESERVED_AT].ljust(_FIELDS.size, b"\0") + rest).ljust(WRAP_SLOT_SIZE, b"\0")
+        try:
+            cls.parse(mended)
+        except HeaderDamaged:
+            return _EMPTY
+        return mended
+
 
 def wrap_context(file_id: bytes, company: bytes, label: bytes, key_id: bytes, version: int) -> bytes:
     """Associated data of a wrapped file key; the ids are 16 bytes each."""

@@ -4,11 +4,11 @@ Hard links and moves change no label. A file moved over another keeps the higher
 that a label's pattern names stays where it is until the policy says otherwise.
 """
 
-import ctypes
 import errno
 import os
 import stat
 
+from fsdriver.content.backing import RENAME_EXCHANGE, RENAME_NOREPLACE, renameat2
 from fsdriver.errors import LabelBoundary, NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
@@ -19,19 +19,8 @@ from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies
 from policy import Action, Label
 
-RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
-
 KEY_PER_FILE = "key-per-file"
 """What a record names as the rule where a file would have to take a label whose keys are the server's own."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
-    """renameat2(2), which `os` does not have."""
-    if _libc.renameat2(old_dir, old, new_dir, new, flags):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def _is_recorded(event: str, inode: Inode) -> bool:
@@ -181,7 +170,7 @@ class Names:
         replaced = victim if event.flags != RENAME_EXCHANGE else None
         try:
             with replacing(drive, replaced, target_parent, event.newname):
-                _renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
+                renameat2(fd.fd, event.name, target_fd.fd, event.newname, event.flags)
         except OSError as exc:
             self._undone("rename", asker, inode, parent, event.name, exc)
             if victim is not None:

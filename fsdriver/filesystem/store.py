@@ -4,13 +4,14 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import Self
+from typing import Any, Self
 
 from fsdriver.content import CHUNK_SIZE, RedoLog, Replayed
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 
 FORMAT = 1
-_MARK = "store.json"
+MARK = "store.json"
+_KNOWN = {"format", "company", "chunk_size"}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -83,19 +84,29 @@ def _corner(top: int, path: str) -> int:
     return os.open(STATE_DIRECTORY, _DIRECTORY, dir_fd=top)
 
 
+def read_mark(corner: int) -> dict[str, Any]:
+    """What the mark in `.grantfs` says; it has "format", "company" and "chunk_size". Raises ValueError for what is no
+    mark, and OSError."""
+    fd = os.open(MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=corner)
+    with open(fd, "rb") as mark:
+        try:
+            facts = json.loads(mark.read(65536))
+        except RecursionError:
+            raise ValueError("nested too deep") from None
+    if not isinstance(facts, dict) or not facts.keys() >= _KNOWN or not isinstance(facts["company"], str):
+        raise ValueError("not the mark of a store")
+    return facts
+
+
 def _check_mark(corner: int, company: bytes, path: str) -> None:
     try:
-        with open(os.open(_MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=corner), "rb") as mark:
-            facts = json.loads(mark.read(65536))
-        known = {"format", "company", "chunk_size"}
-        if not isinstance(facts, dict) or not known <= facts.keys():
-            raise ValueError
+        facts = read_mark(corner)
     except FileNotFoundError:
         _write_mark(corner, company)
         return
     except ValueError:
-        raise StoreRefused(f"{path}: its mark .grantfs/{_MARK} is damaged") from None
-    if facts["format"] != FORMAT or facts["chunk_size"] != CHUNK_SIZE or facts.keys() - known:
+        raise StoreRefused(f"{path}: its mark .grantfs/{MARK} is damaged") from None
+    if facts["format"] != FORMAT or facts["chunk_size"] != CHUNK_SIZE or facts.keys() - _KNOWN:
         raise StoreRefused(f"{path}: the store has format {facts['format']}, which this program does not know")
     if facts["company"] != company.hex():
         raise StoreRefused(f"{path}: the store belongs to another company ({facts['company']})")
@@ -103,7 +114,7 @@ def _check_mark(corner: int, company: bytes, path: str) -> None:
 
 def _write_mark(corner: int, company: bytes) -> None:
     """Written beside and renamed, so that a crash leaves a mark or none."""
-    temporary = _MARK + ".new"
+    temporary = MARK + ".new"
     data = json.dumps({"format": FORMAT, "company": company.hex(), "chunk_size": CHUNK_SIZE}).encode()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=corner)
     try:
@@ -111,7 +122,7 @@ def _write_mark(corner: int, company: bytes) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    os.rename(temporary, _MARK, src_dir_fd=corner, dst_dir_fd=corner)
+    os.rename(temporary, MARK, src_dir_fd=corner, dst_dir_fd=corner)
     os.fsync(corner)
 
 

@@ -138,6 +138,11 @@ def test_unseal_needs_a_key_and_nothing_else(company, program, tmp_path):
     company.keyserver("key", "export", "office/clients", "--out", key_file)
     company.fsdriver("unseal", copy, "--key-file", key_file, "-o", tmp_path / "plain")
     assert (tmp_path / "plain").read_text() == text
+    company.fsdriver("salvage", copy, "--key-file", key_file, "-o", tmp_path / "salvaged")
+    assert (tmp_path / "salvaged").read_text() == text
+    checked = company.fsdriver("fsck", company.store, copy, "--key-file", key_file, "-o", "json").stdout.splitlines()
+    verdicts = {facts["path"]: facts["verdict"] for facts in map(json.loads, checked) if "path" in facts}
+    assert verdicts[str(copy)] == verdicts[str(company.store / "clients/sealed.txt")] == "ok"
     key_file.write_text("{}")
     with pytest.raises(CommandFailed, match="label key") as refused:
         company.fsdriver("unseal", copy, "--key-file", key_file, "-o", tmp_path / "other")

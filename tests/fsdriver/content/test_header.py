@@ -1,7 +1,9 @@
+from contextlib import suppress
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fsdriver.content.header import MAGIC, Header
+from fsdriver.content.header import MAGIC, TEXT, Header
 from fsdriver.content.keys import FileKeys
 from fsdriver.content.offsets import COMMIT_AT, HEADER_SIZE
 from fsdriver.errors import FormatUnknown, HeaderDamaged
@@ -42,6 +44,21 @@ def test_an_edited_header_parses_to_what_it_says_or_fails(edits):
         # Nothing but the tag, the commitment and the commit record may differ: the parser saw every byte.
         assert again[8:88] == data[8:88]
         assert again[152:COMMIT_AT] == data[152:COMMIT_AT]
+
+
+@given(st.lists(st.tuples(st.integers(0, HEADER_SIZE - 1), st.integers(0, 255)), max_size=6))
+def test_mending_gives_a_header_or_a_named_error_and_changes_nothing_that_parses(edits):
+    data = bytearray(WHOLE)
+    for at, value in edits:
+        data[at] = value
+    header = parse(bytes(data))
+    mended = None
+    with suppress(HeaderDamaged, FormatUnknown):
+        mended = Header.mend(bytes(data))
+    if header is not None:
+        assert mended == header._replace(text=TEXT)
+    elif mended is not None:
+        assert mended.file_id + mended.company + mended.label == data[40:88]
 
 
 def test_a_header_is_parsed_to_itself():
