@@ -12,7 +12,7 @@ USER_PACKAGES=(fuse3)
 TEST_PACKAGES=(python3-venv fuse3 attr bubblewrap git libreoffice-calc-nogui libreoffice-writer-nogui
   libc6-dev rsync sqlite3 strace vim-tiny xz-utils)
 # What tries filesystems, and a database server, for the tests that take minutes.
-SLOW_PACKAGES=("${TEST_PACKAGES[@]}" dbench fio postgresql-15 stress-ng)
+SLOW_PACKAGES=(dbench fio postgresql-15 stress-ng)
 BENCH_PACKAGES=(python3-venv fuse3 gocryptfs securefs encfs cryfs fio e2fsprogs)
 
 # The system's own interpreter first: every user can run it, which tests that change the user need.
@@ -76,7 +76,7 @@ run)
   ;;
 test | slow)
   packages=("${TEST_PACKAGES[@]}")
-  if [ "$purpose" = slow ]; then packages=("${SLOW_PACKAGES[@]}"); fi
+  if [ "$purpose" = slow ]; then packages+=("${SLOW_PACKAGES[@]}"); fi
   if [ "$(id -u)" = 0 ]; then
     install $(missing "${packages[@]}")
   else

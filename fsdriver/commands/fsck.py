@@ -27,6 +27,7 @@ class _Report:
     def __init__(self, as_json: bool, with_keys: bool) -> None:
         self.counts: Counter[Verdict] = Counter()
         self._as_json = as_json
+        self._with_keys = with_keys
         self._quiet = {Verdict.OK} if with_keys else {Verdict.OK, Verdict.STRUCTURE_OK}
         self._on_terminal = sys.stderr.isatty()
 
@@ -57,9 +58,10 @@ class _Report:
         return f"{files} file{'s' if files > 1 else ''}: {counted}" if files else "no files"
 
     def code(self) -> ExitCode:
-        if self.counts[Verdict.DAMAGED]:
+        if self.counts[Verdict.DAMAGED] or self.counts[Verdict.WRONG_KEY]:
             return ExitCode.VERIFICATION_FAILED
-        return ExitCode.OK if self.counts.keys() <= SOUND else ExitCode.FAILED
+        sound = SOUND - {Verdict.STRUCTURE_OK} if self._with_keys else SOUND
+        return ExitCode.OK if self.counts.keys() <= sound else ExitCode.FAILED
 
     def _print(self, line: str) -> None:
         if self._on_terminal:
@@ -84,7 +86,8 @@ def fsck(context: click.Context, paths: tuple[Path, ...], key_file: Path | None,
     """Check each PATH: a store, a copy of one, a folder, or a single sealed file.
 
     Without a key only the form of the files is checked. Nothing is written, but by --repair, which moves and never
-    deletes. Ends with 7 if a file is damaged, with 1 if another one is not sound or could not be read.
+    deletes, and leaves files that the given keys do not fit where they are. Ends with 7 if a file is damaged or its key
+    is another one, with 1 if one is not sound, could not be read, or has no key in the file of keys.
     """
     if repair and key_file is None:
         raise CommandFailed("only with --key-file is it certain which files are damaged", ExitCode.USAGE)

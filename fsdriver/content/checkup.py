@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from fsdriver.content.header import MAGIC, Header
-from fsdriver.content.keys import FileKey
+from fsdriver.content.keys import FileKey, FileKeys
 from fsdriver.content.offsets import HEADER_SIZE
 from fsdriver.content.sealed_file import SealedFile
 from fsdriver.content.whole import is_whole
@@ -28,6 +28,8 @@ class Verdict(StrEnum):
     STRUCTURE_OK = "structure-ok"
     """The form is right; there was no key to verify the content with."""
     DAMAGED = "damaged"
+    WRONG_KEY = "wrong-key"
+    """The key that was given is not the file's, or the header does not say its key any more: who knows which."""
     UNFINISHED = "unfinished"
     """It ends inside its header, as after a crash while it was made."""
     UNKNOWN_FORMAT = "unknown-format"
@@ -88,10 +90,15 @@ def _look(fd: int, unlock: Unlock | None, company: bytes | None) -> Checked:
             header.require_company(company)
         if unlock is not None:
             try:
-                return _verify(fd, unlock)
+                key = unlock(header)
             except LeaseMissing as exc:
                 is_whole(head, size, None)
                 return Checked(Verdict.STRUCTURE_OK, str(exc))
+            except HeaderDamaged as exc:
+                return Checked(Verdict.WRONG_KEY, str(exc))
+            if FileKeys.draw(key, header.file_id, header.suite).commitment != header.commitment:
+                return Checked(Verdict.WRONG_KEY, "the file was not sealed with this key")
+            return _verify(fd, key)
         is_whole(head, size, None)
         return Checked(Verdict.STRUCTURE_OK)
     except FormatUnknown as exc:
@@ -102,8 +109,8 @@ def _look(fd: int, unlock: Unlock | None, company: bytes | None) -> Checked:
         return Checked(Verdict.DAMAGED, str(exc))
 
 
-def _verify(fd: int, unlock: Unlock) -> Checked:
-    file = SealedFile.open(fd, unlock)
+def _verify(fd: int, key: FileKey) -> Checked:
+    file = SealedFile.open(fd, lambda header: key)
     try:
         file.verify()
         if file.overlong:

@@ -87,9 +87,21 @@ def test_without_a_key_the_form_is_checked(store):
 def test_with_a_key_file_that_has_not_the_key_it_is_said_what_was_not_verified(store, tmp_path):
     (tmp_path / "none").write_text("{}")
     done = run(store, "--key-file", tmp_path / "none")
-    assert done.exit_code == 0
+    assert done.exit_code == ExitCode.FAILED, "who asked for a verification did not get one"
     assert done.stdout.count("structure-ok") == 2
     assert "has neither file key" in done.stdout
+
+
+def test_a_wrong_key_moves_nothing(store, tmp_path):
+    label_key = {"id": LABEL_KEY_ID.hex(), "version": 1, "key": bytes(32).hex()}
+    file_key = {"id": FILE_ID.hex(), "key": bytes(32).hex()}
+    before = files(store)
+    for document in ({"label_keys": [label_key]}, {"file_keys": [file_key]}):
+        (tmp_path / "wrong").write_text(json.dumps(document))
+        done = run(store, "--key-file", tmp_path / "wrong", "--repair")
+        assert done.exit_code == ExitCode.VERIFICATION_FAILED
+        assert done.stdout.count("wrong-key") == 2
+        assert files(store) == before
 
 
 def test_only_what_is_not_ok_is_listed(store, keys):

@@ -19,6 +19,13 @@ FIRST = {
     "trailing_bytes": Verdict.OVERLONG,
     "wrap_key_id_flipped": Verdict.STRUCTURE_OK,
     "wrap_version_edited": Verdict.STRUCTURE_OK,
+    # Of these the header says another key than it was made with, so the right one looks wrong.
+    "commitment_flipped": Verdict.WRONG_KEY,
+    "file_id_flipped": Verdict.WRONG_KEY,
+    "label_edited": Verdict.WRONG_KEY,
+    "label_edited_with_tag": Verdict.WRONG_KEY,
+    "wrap_flipped": Verdict.WRONG_KEY,
+    "wrap_from_other_file": Verdict.WRONG_KEY,
 }
 """What the kind of failure does not say."""
 BY_EXPECTATION = {
