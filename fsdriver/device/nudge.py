@@ -7,35 +7,76 @@ once; committing its answer fetches what was left.
 
 Other requests may be quicker to the new entries and turn into `Later`s, too: the statfs then lies in the queue like the
 rest, and the next one has to come from another thread.
+
+Another process makes them. A thread of this one that waits for its own drive when the process is killed could not end,
+nor would the process, whose death is what ends the drive: programs would wait for ever.
 """
 
-import contextlib
 import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
-from fsdriver.device.pool import Pool
-
-_THREADS = 512
+from fsdriver.device import nudging
 
 
 class Nudger:
+    """Tells the process. Thread-safe."""
+
     def __init__(self, point: Path) -> None:
+        """`point`: where the drive is mounted. Errors: OSError."""
         self._point = point
-        self._pool = Pool(_THREADS, "nudge")
-        self._asked: set[int] = set()
+        self._lock = Lock()
+        self._stopped = False
+        self._process = self._started()
 
     def nudge(self, cpu: int) -> None:
-        """From any thread, once the new entry is the kernel's; never blocks."""
-        if cpu not in self._asked:
-            self._asked.add(cpu)
-            self._pool.submit(lambda: self._touch(cpu))
+        """From any thread, once the new entry is the kernel's; does not wait."""
+        with self._lock:
+            if self._stopped:
+                return
+            try:
+                os.write(self._pipe(), nudging.CPU.pack(cpu))
+            except BlockingIOError:
+                return  # it has thousands to make
+            except OSError:  # somebody killed it
+                self._end(0.0)
+                self._process = self._started()
+                os.write(self._pipe(), nudging.CPU.pack(cpu))
 
     def stop(self, timeout: float) -> None:
         """After the connection has ended, and with it what was under way."""
-        self._pool.close(timeout)
+        with self._lock:
+            self._stopped = True
+            self._end(timeout)
 
-    def _touch(self, cpu: int) -> None:
-        self._asked.discard(cpu)
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, {cpu})
-            os.statvfs(self._point)
+    def _pipe(self) -> int:
+        assert self._process.stdin is not None
+        return self._process.stdin.fileno()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", nudging.__file__, str(self._point)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        return process
+
+    def _end(self, timeout: float) -> None:
+        process = self._process
+        assert process.stdin is not None
+        with suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
