@@ -84,7 +84,7 @@ def seal_plan(
         extend_to=sealed if ends_in_hole else 0,
         cut_to=sealed if cut else -1,
     )
-    logged = bool(covered) or (group.extend_to > 0 and before.generation > 0)
+    logged = bool(covered) or group.extend_to > 0
     return Plan(commit, [] if wipes else fresh, group, logged)
 
 

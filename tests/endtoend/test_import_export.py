@@ -140,7 +140,9 @@ def test_unseal_needs_a_key_and_nothing_else(company, program, tmp_path):
     assert (tmp_path / "plain").read_text() == text
     company.fsdriver("salvage", copy, "--key-file", key_file, "-o", tmp_path / "salvaged")
     assert (tmp_path / "salvaged").read_text() == text
-    checked = company.fsdriver("fsck", company.store, copy, "--key-file", key_file, "-o", "json").stdout.splitlines()
+    done = company.fsdriver("fsck", company.store, copy, "--key-file", key_file, "-o", "json", check=False)
+    assert done.returncode in (0, 1), "other tests' files have keys that are not in this file"
+    checked = done.stdout.splitlines()
     verdicts = {facts["path"]: facts["verdict"] for facts in map(json.loads, checked) if "path" in facts}
     assert verdicts[str(copy)] == verdicts[str(company.store / "clients/sealed.txt")] == "ok"
     key_file.write_text("{}")
