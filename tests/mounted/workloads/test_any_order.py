@@ -348,7 +348,6 @@ def run(folder: Folder, examples: int, steps: int) -> None:
     )
 
 
-PHASES = [Phase.generate]  # XXX
 LITTLE, MUCH = (25, 60), (150, 100)
 AMOUNTS = [pytest.param(LITTLE, id="little"), pytest.param(MUCH, id="much", marks=pytest.mark.slow)]
 
