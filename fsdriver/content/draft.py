@@ -39,6 +39,7 @@ class Draft:
         "dirty",
         "garbage",
         "header",
+        "promised",
         "seals",
         "size",
         "slots",
@@ -67,6 +68,8 @@ class Draft:
         """There may be bytes behind the placed slots; they go before anything is written there."""
         self.unsynced = False
         """Something was placed since the last sync that the next commit counts."""
+        self.promised = True
+        """A sync may have promised the last commit: until the next one counts, it stays readable in a power cut."""
 
     @property
     def changed(self) -> bool:
@@ -337,6 +340,7 @@ class Draft:
     def adopt(self, commit: Commit) -> None:
         """Everything is in its place and counted by `commit`."""
         self.commit = commit
+        self.promised = True
         self.seals = commit.seals
         self._sum = commit.sum
         self.slots.adopt(commit)

@@ -114,7 +114,9 @@ class SealedFile:
         write_all(fd, b"".join((head, commit.seal(header, keys), bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE))), 0)
         if made is not None:
             made(head, keys)
-        return cls(fd, header, keys, commit, redo, path)
+        file = cls(fd, header, keys, commit, redo, path)
+        file._draft.promised = False
+        return file
 
     @classmethod
     def open(
@@ -446,7 +448,7 @@ class SealedFile:
         before the commit that replaces another one, and what changes below that one is in the log, on the disk, first.
         """
         draft, fresh, group = self._draft, plan.fresh, plan.group
-        replaces = draft.commit.generation > 0
+        replaces = draft.promised
         held = self._held()
         if held:
             # Replaying the groups before this one would take what is placed beside the log away.
@@ -482,3 +484,4 @@ class SealedFile:
     def _sync_file(self) -> None:
         os.fdatasync(self._fd)
         self._draft.unsynced = False
+        self._draft.promised = True
