@@ -67,9 +67,9 @@ class Draft:
         self.garbage = False
         """There may be bytes behind the placed slots; they go before anything is written there."""
         self.unsynced = False
-        """Something was placed since the last sync that the next commit counts."""
+        """Something was placed since the last sync that the next commit counts, or cut off where it may have holes."""
         self.promised = True
-        """A close or sync may have promised the last commit: it stays readable until the next one counts."""
+        """A sync may have promised the last commit: until the next one counts, it stays readable in a power cut."""
 
     @property
     def changed(self) -> bool:
@@ -146,6 +146,7 @@ class Draft:
         if self.garbage:
             os.ftruncate(self._fd, self.slots.end())
             self.garbage = False
+            self.unsynced = True
 
     def append(self, data: memoryview) -> None:
         """Adds `data` at the end. When it raises, `size` says how much of it was taken."""

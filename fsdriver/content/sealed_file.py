@@ -467,6 +467,7 @@ class SealedFile:
         else:
             # The commit is one sector: on the disk it is the old one or the new one, and the new one needs no more.
             group.place(self._fd, self._sync_file if draft.cut and replaces else None)
+            draft.unsynced |= group.cut_to >= 0
         self._pending = None
         draft.adopt(plan.commit)
         if self._redo is not None and self._ticket is not None:
