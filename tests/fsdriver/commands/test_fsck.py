@@ -33,7 +33,9 @@ def sealed(path: Path, chunks: int = 3) -> Path:
 def damaged(path: Path) -> Path:
     with sealed(path).open("r+b") as file:
         file.seek(BAD)
-        file.write(b"?")
+        was = file.read(1)
+        file.seek(BAD)
+        file.write(bytes([was[0] ^ 1]))
     return path
 
 
