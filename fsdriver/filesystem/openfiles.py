@@ -245,14 +245,9 @@ class OpenFiles:
         finally:
             os.close(fd)
 
-    def settle(self, inode: Inode) -> None:
-        """Before `inode`, or what is below it, lies elsewhere: nothing of it is left in the redo log, which names files
-        by where they lie. Errors: OSError."""
-        if inode.is_directory or (inode.file_id is not None and self._redo.holds(inode.file_id)):
-            self._redo.checkpoint()
-
     def moved(self, inode: Inode) -> None:
-        """`inode` lies elsewhere now, and everything below it: the redo log names files by where they lie."""
+        """`inode` lies elsewhere now, and everything below it: a file's line is kept at its path, where the redo log
+        looks for it first as well."""
         below = [inode] if not inode.is_directory else [other for other in self._inodes if other.opened is not None]
         for other in below:
             if other.opened is not None and other.opened.sealed is not None:
