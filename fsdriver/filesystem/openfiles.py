@@ -245,6 +245,12 @@ class OpenFiles:
         finally:
             os.close(fd)
 
+    def leave_log(self, file_id: bytes) -> None:
+        """Before a sealed file with this id is put into the store as it is: changes in the redo log, of one that had
+        the id before, are not for this one, and it may get the inode number of that one. Errors: OSError."""
+        if self._redo.holds(file_id):
+            self._redo.checkpoint()
+
     def moved(self, inode: Inode) -> None:
         """`inode` lies elsewhere now, and everything below it: a file's line is kept at its path, where the redo log
         looks for it first as well."""

@@ -325,6 +325,33 @@ def test_an_interrupted_replacement_is_cleared_away_at_the_next_mount(own: Mount
     own.stop()
 
 
+IN_PLACE = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.pwrite(fd, b'new', 0)
+os.fsync(fd)
+"""
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_document_that_was_put_back_stays_so_when_the_drive_is_killed(own: Mounted, deleted: bool) -> None:
+    own.start()
+    document, copy = own.drive / "document", own.directory / "copy"
+    put(document, "old" * 10_000)
+    run(["cp", document, copy])
+    listed(IN_PLACE, document)
+    if deleted:  # then the one that is put back may get its inode number
+        document.unlink()
+    run(["cp", copy, document])
+    own.kill()
+    own.unmount_dead()
+    with open(own.store / ".grantfs/redo/test", "rb") as log:
+        assert log.read(8) == bytes(8), "no group is left that the old document had"
+    own.start()
+    assert get(document) == "old" * 10_000
+    own.stop()
+
+
 TWO_NAMES = """
 import os, sys
 taken, left = sys.argv[1:]
