@@ -15,9 +15,9 @@ import click
 from fsdriver.commands.failure import CommandFailed, reported
 from fsdriver.content.checkup import SOUND, Checked, Unlock, Verdict, check
 from fsdriver.content.keyfile import KeyFile
+from fsdriver.content.tree import Found, walk
 from fsdriver.exitcodes import ExitCode
 from fsdriver.filesystem.store import MARK, StoreRefused
-from fsdriver.filesystem.tree import Found, walk
 from fsdriver.filesystem.visit import CORNER, Leftovers, Visit
 
 

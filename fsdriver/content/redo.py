@@ -5,28 +5,31 @@ returned the group is on the disk; then its images are placed; then `end` says s
 *checkpoint* has synced the whole store, and count until then: after a kill or a power cut `replay` places all of them
 again, in order, at the next mount, which needs no key. INVARIANT: so all that is changed in a file that has a group in
 the log goes through the log as well (`holds`), or waits for a checkpoint.
+
+Between a group and its replay a file may be renamed, and a power cut may take that back, or an unlink: a group says
+which file it is for by file id and inode number, and its path is only where that is looked for first (`search`).
 """
 
 import errno
 import fcntl
 import os
-import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Condition, Lock
 from typing import NamedTuple, Protocol, Self
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
-from fsdriver.content.beneath import open_beneath
 from fsdriver.content.chunks import Buffer
-from fsdriver.content.header import FILE_ID_AT, MAGIC
+from fsdriver.content.search import Sought, find, open_sought
 
 _LOG_MAGIC = b"GFSREDO1"
-_HEAD = struct.Struct(">8sB7xQQ16sQqIII4x16s")
+_HEAD = struct.Struct(">8sB7sQQ16sQqIIII16s")
+_INODE_END = 1 << 56
+_LOG_INODE_MASK = 0xFFFFFFFF
 _STATE_AT = 8
 _OPEN, _PLACED = 1, 2
 _CHECKSUM_AT = _HEAD.size - 16
@@ -46,8 +49,6 @@ class Group:
     """Changes to one sealed file, in the order they are made: extend, zero, write, cut."""
 
     file_id: bytes
-    path: bytes
-    """Relative to the store."""
     images: list[tuple[int, Buffer]]
     """(offset in the sealed file, bytes)"""
     zeros: list[tuple[int, int]] = field(default_factory=list)
@@ -56,6 +57,15 @@ class Group:
     """The file is made at least this long first."""
     cut_to: int = -1
     """The file is cut to this size last; -1 for no cut."""
+    path: bytes = b""
+    """Where the file lay, relative to the store."""
+    inode: int = 0
+    """Its inode number; 0 where that is not known."""
+
+    @property
+    def sought(self) -> Sought:
+        """Which file it is for."""
+        return Sought(self.file_id, self.inode)
 
     def place(self, fd: int, before_cut: Callable[[], None] | None = None) -> None:
         """Makes the changes. Doing it twice is the same as doing it once. `before_cut` is called before the file is
@@ -71,20 +81,23 @@ class Group:
                 before_cut()
             os.ftruncate(fd, self.cut_to)
 
-    def encode(self, epoch: int) -> bytearray:
-        """The group as it stands in the log."""
+    def encode(self, epoch: int, log_inode: int = 0) -> bytearray:
+        """The group as it stands in the log, which has that inode number itself."""
         extents = [_EXTENT.pack(offset, len(data)) for offset, data in self.images]
         extents += [_EXTENT.pack(offset, length) for offset, length in self.zeros]
         record = bytearray().join([bytes(_HEAD.size), self.path, *extents, *(data for _, data in self.images)])
-        head = (self.file_id, self.extend_to, self.cut_to, len(self.path), len(self.images), len(self.zeros))
-        _HEAD.pack_into(record, 0, _LOG_MAGIC, _OPEN, epoch, len(record), *head, bytes(16))
+        inode = (self.inode if self.inode < _INODE_END else 0).to_bytes(7, "big")
+        sizes = len(self.path), len(self.images), len(self.zeros)
+        head = (_LOG_MAGIC, _OPEN, inode, epoch, len(record), self.file_id, self.extend_to, self.cut_to, *sizes)
+        _HEAD.pack_into(record, 0, *head, log_inode & _LOG_INODE_MASK, bytes(16))
         record[_CHECKSUM_AT : _HEAD.size] = _checksum(record)
         return record
 
     @classmethod
     def decode(cls, record: memoryview) -> Self:
         """The group in a whole record. Raises ValueError for bytes that `encode` cannot have made."""
-        *_, file_id, extend_to, cut_to, path_size, image_count, zero_count, _ = _HEAD.unpack_from(record)
+        _, _, inode, _, _, file_id, extend_to, cut_to, *sizes, _, _ = _HEAD.unpack_from(record)
+        path_size, image_count, zero_count = sizes
         at = _HEAD.size + path_size
         path = bytes(record[_HEAD.size : at])
         extents_end = at + _EXTENT.size * (image_count + zero_count)
@@ -98,7 +111,7 @@ class Group:
             at += length
         if at != len(record):
             raise ValueError("lengths do not add up")
-        return cls(file_id, path, images, extents[image_count:], extend_to, cut_to)
+        return cls(file_id, images, extents[image_count:], extend_to, cut_to, path, int.from_bytes(inode, "big"))
 
 
 def _checksum(record: bytearray) -> bytes:
@@ -125,7 +138,8 @@ class Redo(Protocol):
 
 
 class Replayed(NamedTuple):
-    """What became of a group that a crash had left: `problem` is empty when it was placed."""
+    """What became of a group that a crash had left: `problem` is empty when it was placed. Of groups that could not be
+    placed, one for each file."""
 
     path: bytes
     file_id: bytes
@@ -133,10 +147,14 @@ class Replayed(NamedTuple):
 
 
 def groups_left(log: int) -> Iterator[Group]:
-    """The groups in the log file `log` that are whole and not marked as placed; a torn one ends it. OSError."""
-    at, epoch, size = 0, None, os.fstat(log).st_size
+    """The groups in the log file `log` that are whole and not marked as placed; a torn one ends it. OSError.
+
+    Where the log itself has not the inode number any more with which it was written, the store was copied, or its
+    numbers do not last: then those of files are not known either."""
+    about = os.fstat(log)
+    at, epoch, size = 0, None, about.st_size
     while len(head := os.pread(log, _HEAD.size, at)) == _HEAD.size:
-        magic, state, of_epoch, length, *_, checksum = _HEAD.unpack(head)
+        magic, state, _, of_epoch, length, *_, log_inode, checksum = _HEAD.unpack(head)
         # Groups of an earlier epoch were all placed: the log starts over only then.
         if magic != _LOG_MAGIC or not _HEAD.size <= length <= _GROUP_MAX or of_epoch != (epoch or of_epoch):
             return
@@ -149,7 +167,8 @@ def groups_left(log: int) -> Iterator[Group]:
             return
         if state == _OPEN:
             with suppress(ValueError):
-                yield Group.decode(memoryview(record))
+                group = Group.decode(memoryview(record))
+                yield group if log_inode == about.st_ino & _LOG_INODE_MASK else replace(group, inode=0)
         at, epoch = at + length, of_epoch
 
 
@@ -174,6 +193,8 @@ class RedoLog:
         The caller runs `replay` before anything is written to the store.
         """
         self._store_fd = store_fd
+        self._folder = os.fsdecode(name.partition(b"/")[0])
+        """The drive's own corner: what lies there is in the making, and removed at the mount that replays the log."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(name, flags, 0o600, dir_fd=store_fd)
         try:
@@ -183,6 +204,7 @@ class RedoLog:
         except BaseException:
             os.close(self._fd)
             raise
+        self._inode = os.fstat(self._fd).st_ino
         self._changed = Condition()
         """Guards what follows; told when a group is placed."""
         self._unplaced: set[int] = set()
@@ -195,11 +217,11 @@ class RedoLog:
 
     def begin(self, group: Group) -> int:
         with self._changed:
-            record = group.encode(self._epoch)
+            record = group.encode(self._epoch, self._inode)
             if self._end + len(record) > _RESERVED and not self._unplaced:
                 with suppress(OSError):  # then it grows, and the error is for whoever asks for a checkpoint
                     self._empty()
-                record = group.encode(self._epoch)
+                record = group.encode(self._epoch, self._inode)
             ticket = self._end
             write_all(self._fd, record, ticket)
             self._end += len(record)
@@ -250,34 +272,26 @@ class RedoLog:
 
     def replay(self) -> list[Replayed]:
         """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was
-        placed. A group whose file is gone, or is another file by now, is skipped: it was removed after that. Raises
-        OSError, and keeps the log, when the disk fails: then the store must not be written to."""
+        placed. A group whose file is nowhere is skipped: it was removed after that. Raises OSError, and keeps the log,
+        when the disk fails: then the store must not be written to."""
         outcomes = []
+        guesses = ((group.path, group.sought) for group in groups_left(self._fd))
+        found, problems = find(self._store_fd, guesses, skip=self._folder)
         for group in groups_left(self._fd):
-            try:
-                if self._place(group):
-                    outcomes.append(Replayed(group.path, group.file_id, ""))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except ValueError as exc:
-                outcomes.append(Replayed(group.path, group.file_id, str(exc)))
+            path = found.get(group.sought)
+            if path is not None and (fd := open_sought(self._store_fd, path, group.sought)) is not None:
+                try:
+                    group.place(fd)
+                finally:
+                    os.close(fd)
+                outcomes.append(Replayed(path, group.file_id, ""))
+            elif problem := problems.pop(group.sought, ""):  # once for all groups of a file
+                outcomes.append(Replayed(group.path, group.file_id, problem))
         sync_filesystem(self._fd)
         os.ftruncate(self._fd, 0)
         os.fdatasync(self._fd)
         reserve(self._fd, 0, _RESERVED)
         return outcomes
-
-    def _place(self, group: Group) -> bool:
-        """Whether the group's file is at its path."""
-        fd = _open_regular(self._store_fd, group.path)
-        try:
-            head = os.pread(fd, FILE_ID_AT + 16, 0)
-            if not head.startswith(MAGIC) or head[FILE_ID_AT:] != group.file_id:
-                return False
-            group.place(fd)
-            return True
-        finally:
-            os.close(fd)
 
     def close(self) -> None:
         """Gives the log up. If a group could not be placed, all of them stay in it for the next `replay`."""
@@ -286,12 +300,3 @@ class RedoLog:
                 self._empty()
                 os.ftruncate(self._fd, 0)
         os.close(self._fd)
-
-
-def _open_regular(root: int, path: bytes) -> int:
-    """Opens a regular file for writing without leaving the store: a forged log must not reach other files."""
-    fd = open_beneath(root, path, os.O_RDWR)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ValueError("not a regular file")
-    return fd

@@ -57,6 +57,7 @@ class SealedFile:
         "_chunk",
         "_draft",
         "_fd",
+        "_inode",
         "_keys",
         "_lock",
         "_pending",
@@ -70,10 +71,11 @@ class SealedFile:
     def __init__(self, fd: int, header: Header, keys: FileKeys, commit: Commit, redo: Redo | None, path: bytes) -> None:
         self.header = header
         self.path = path
-        """Where the file lies in the store, for the redo log; kept up to date by the owner when it is renamed."""
+        """Where the file lies in the store, as far as the owner knows; the redo log looks for it there first."""
         self.verified = True
         """Whether the sum has been checked since the file was opened (`verify` does it for large files)."""
         self._fd = fd
+        self._inode = os.fstat(fd).st_ino if redo is not None else 0
         self._keys = keys
         self._redo = redo
         self._lock = SharedLock()
@@ -366,7 +368,7 @@ class SealedFile:
             self._check_writable()
             self._settle()
             header, head = self.header._replace(label=label, slots=tuple(slots)).encode(self._keys)
-            group = Group(header.file_id, self.path, [(0, head)])
+            group = Group(header.file_id, [(0, head)])
             self._pending = Plan(self._draft.commit, [], group, logged=True)
             self.header = self._draft.header = header
             self._settle()
@@ -435,7 +437,7 @@ class SealedFile:
     def _settle(self, durable: bool = False) -> None:
         """Seals, places and commits what changed. On failure everything is kept, and the next call carries on."""
         if self._pending is None and self._draft.changed:
-            self._pending = self._draft.plan(self.path)
+            self._pending = self._draft.plan()
         if self._pending is not None:
             self._place(self._pending)
         if durable:
@@ -459,6 +461,7 @@ class SealedFile:
         if draft.unsynced and replaces:
             self._sync_file()
         if self._redo is not None and (held or plan.logged):
+            group.path, group.inode = self.path, self._inode
             before, self._ticket = self._ticket, self._redo.begin(group)
             if before is not None:
                 self._redo.end(before)  # left by an earlier try; this group comes after it and has all of it

@@ -219,7 +219,6 @@ class DropIns:
             return
         victim = drive.inodes.remember(dropin.parent, dropin.name, there)
         self._require_replaceable(dropin, victim, there)
-        drive.files.settle(dropin.file.inode)
         with replacing(drive, victim, dropin.parent, dropin.name):
             os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
         dropin.temporary = None

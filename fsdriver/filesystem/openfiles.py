@@ -245,14 +245,15 @@ class OpenFiles:
         finally:
             os.close(fd)
 
-    def settle(self, inode: Inode) -> None:
-        """Before `inode`, or what is below it, lies elsewhere: nothing of it is left in the redo log, which names files
-        by where they lie. Errors: OSError."""
-        if inode.is_directory or (inode.file_id is not None and self._redo.holds(inode.file_id)):
+    def leave_log(self, file_id: bytes) -> None:
+        """Before a sealed file with this id is put into the store as it is: changes in the redo log, of one that had
+        the id before, are not for this one, and it may get the inode number of that one. Errors: OSError."""
+        if self._redo.holds(file_id):
             self._redo.checkpoint()
 
     def moved(self, inode: Inode) -> None:
-        """`inode` lies elsewhere now, and everything below it: the redo log names files by where they lie."""
+        """`inode` lies elsewhere now, and everything below it: a file's line is kept at its path, where the redo log
+        looks for it first as well."""
         below = [inode] if not inode.is_directory else [other for other in self._inodes if other.opened is not None]
         for other in below:
             if other.opened is not None and other.opened.sealed is not None:

@@ -58,6 +58,7 @@ class Unpacking:
         try:
             _copy(sealed, fd)
             if self._is_sealed(dropin, fd, head, key, raised):
+                self._drive.files.leave_log(header.file_id)
                 self._place(dropin, fd, temporary)
                 placed = True
         finally:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from fsdriver.content.backing import RENAME_NOREPLACE, renameat2
 from fsdriver.content.redo import groups_left, is_locked, lock_log
+from fsdriver.content.tree import Found
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.store import StoreInUse, StoreRefused, read_mark
-from fsdriver.filesystem.tree import Found
 
 CORNER = os.fsdecode(STATE_DIRECTORY)
 DAMAGED = "damaged"

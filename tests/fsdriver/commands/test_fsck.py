@@ -33,7 +33,9 @@ def sealed(path: Path, chunks: int = 3) -> Path:
 def damaged(path: Path) -> Path:
     with sealed(path).open("r+b") as file:
         file.seek(BAD)
-        file.write(b"?")
+        was = file.read(1)
+        file.seek(BAD)
+        file.write(bytes([was[0] ^ 1]))
     return path
 
 
@@ -194,7 +196,7 @@ def test_a_damaged_mark_is_damage(store, keys, text):
 def left_by_a_crash(store: Path) -> None:
     top = os.open(store, os.O_RDONLY)
     log = RedoLog(top, b".grantfs/redo/machine")
-    log.begin(Group(FILE_ID, b"whole", [(4096, b"new image")]))
+    log.begin(Group(FILE_ID, [(4096, b"new image")], path=b"whole"))
     log.close()
     os.close(top)
 
@@ -252,7 +254,7 @@ def test_repair_is_refused_while_a_daemon_holds_the_store(store, keys):
     damaged(store / "bad")
     top = os.open(store, os.O_RDONLY)
     log = RedoLog(top, b".grantfs/redo/another")
-    log.begin(Group(FILE_ID, b"whole", [(4096, b"in use")]))
+    log.begin(Group(FILE_ID, [(4096, b"in use")], path=b"whole"))
     before = files(store)
     done = run(store, "--key-file", keys, "--repair")
     assert done.exit_code == ExitCode.CONFLICT
