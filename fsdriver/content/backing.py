@@ -90,6 +90,16 @@ def hole_from(fd: int, offset: int) -> int | None:
         raise
 
 
+def user_names(fd: int) -> list[bytes]:
+    """Names of the `user.` attributes; none where the filesystem has no attributes."""
+    try:
+        return [name for name in map(os.fsencode, os.listxattr(fd)) if name.startswith(b"user.")]
+    except OSError as exc:
+        if exc.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
 def sync_filesystem(fd: int) -> None:
     """Everything that was written to the filesystem of `fd` is on the disk when this returns: syncfs(2)."""
     if _syncfs(fd):
