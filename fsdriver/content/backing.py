@@ -14,6 +14,7 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 _syncfs = _libc.syncfs
 _syncfs.argtypes = (ctypes.c_int,)
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+AT_FDCWD = -100
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
