@@ -27,7 +27,8 @@ class Attributes:
 
     def setattr(self, event: events.Setattr, asker: Asker) -> bytes:
         drive = self._drive
-        inode = named = drive.inodes.get(event.head.nodeid)
+        named = drive.inodes.get(event.head.nodeid)
+        inode = self._dropins.settled(named)
         if (coming := self._dropins.under_way(inode, asker.caller)) is not None:
             inode = coming.inode  # a descriptor of a replacement has the node of the file that is to be replaced
         view = event.head.nodeid & 1

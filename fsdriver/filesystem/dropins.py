@@ -170,6 +170,20 @@ class DropIns:
         standing = drive.views.standing(asker.caller, label)
         drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
 
+    def settled(self, inode: Inode) -> Inode:
+        """The file that a descriptor means whose drop-in was found to be a sealed file: that one has its name now."""
+        drive = self._drive
+        if inode.opened is None or not inode.opened.settled or inode.parent is None:
+            return inode
+        outer = inode.opened.inode
+        assert outer.parent is not None
+        directory = drive.directories.descriptor(outer.parent)
+        try:
+            found = os.stat(outer.name, dir_fd=directory.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return inode
+        return drive.inodes.remember(outer.parent, outer.name, found)
+
     def under_way(self, inode: Inode, caller: Caller) -> OpenFile | None:
         """The open file that a descriptor of `caller` means by the node of `inode`, where that is a drop-in's."""
         if inode.is_dropin:

@@ -10,7 +10,7 @@ import errno
 import os
 
 from fsdriver.content import HEADER_SIZE, Header, xattrs
-from fsdriver.errors import FileDamaged, NodeVanished, Revoked
+from fsdriver.errors import FileDamaged, Revoked
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.dropins import DropIns
@@ -28,14 +28,10 @@ class SealedXattrs:
 
     def set(self, event: events.Setxattr, asker: Asker, inode: Inode) -> None:
         """Errors: ViewRefused; OSError EINVAL for what is not a sealed value of this file and this name."""
-        if (coming := self._dropins.under_way(inode, asker.caller)) is not None:
-            self._set_inside(coming, event)
+        if self._set_inside(event, asker, inode):
             return
+        inode = self._dropins.settled(inode)
         with self._drive.files.borrowed(inode) as file:
-            if self._drive.unfinished.by(inode, asker.caller):
-                self._dropins.unlocked(file, asker)
-                self._set_inside(file, event)
-                return
             self._require_may_replace(inode, asker)
             self._require_own_value(file, event.name, event.value)
             self._record(inode, asker, event.name, "set")
@@ -43,6 +39,7 @@ class SealedXattrs:
 
     def remove(self, event: events.Removexattr, asker: Asker, inode: Inode) -> None:
         """Errors: ViewRefused; OSError, as the store has it."""
+        inode = self._dropins.settled(inode)
         if (coming := self._dropins.under_way(inode, asker.caller)) is not None:
             os.removexattr(coming.fd, event.name)
             return
@@ -53,13 +50,25 @@ class SealedXattrs:
                 self._record(inode, asker, event.name, "removed")
             os.removexattr(file.fd, event.name)
 
+    def _set_inside(self, event: events.Setxattr, asker: Asker, inode: Inode) -> bool:
+        """Whether it is an attribute of what comes, and is set."""
+        if (coming := self._dropins.under_way(inode, asker.caller)) is not None:
+            return self._seal_around(coming, event)
+        if self._drive.unfinished.by(inode, asker.caller) is None:
+            return False
+        with self._drive.files.borrowed(inode) as file:
+            self._dropins.unlocked(file, asker)
+            return self._seal_around(file, event)
+
     @staticmethod
-    def _set_inside(file: OpenFile, event: events.Setxattr) -> None:
-        if file.settled:
-            raise NodeVanished("the file was complete and has taken its name")
-        if file.sealed is None:
-            raise Revoked("the key of this file was taken away")
-        os.setxattr(file.fd, event.name, file.sealed.seal_xattr(event.name, event.value), event.flags)
+    def _seal_around(file: OpenFile, event: events.Setxattr) -> bool:
+        with file.lock:  # which is held while a drop-in becomes the file that was in it
+            if file.settled:
+                return False
+            if file.sealed is None:
+                raise Revoked("the key of this file was taken away")
+            os.setxattr(file.fd, event.name, file.sealed.seal_xattr(event.name, event.value), event.flags)
+            return True
 
     def _require_may_replace(self, inode: Inode, asker: Asker) -> None:
         self._dropins.require_may_replace(inode, asker, self._drive.files.label(inode))

@@ -131,13 +131,15 @@ class Unpacking:
         os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
         if dropin.synced:
             os.fsync(fd)
-        directory = drive.directories.descriptor(dropin.parent)
-        if os.stat(dropin.name, dir_fd=directory.fd, follow_symlinks=False).st_ino != outer.inode.ino:
+        parent, name = outer.inode.parent, outer.inode.name  # where it lies now: it may have been renamed
+        assert parent is not None
+        directory = drive.directories.descriptor(parent)
+        if os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_ino != outer.inode.ino:
             raise NodeVanished("the name went to another file meanwhile")
-        os.rename(temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
-        drive.inodes.unlinked(outer.inode, dropin.parent, dropin.name, last=True)
-        drive.lines.gone(drive.directories.child_path(dropin.parent, dropin.name))
-        drive.kernel.inval_entry(dropin.parent.nodeid(), dropin.name)
+        os.rename(temporary, name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
+        drive.inodes.unlinked(outer.inode, parent, name, last=True)
+        drive.lines.gone(drive.directories.child_path(parent, name))
+        drive.kernel.inval_entry(parent.nodeid(), name)
         outer.settled = True
         drive.unfinished.end(outer.inode)
         if dropin.synced:

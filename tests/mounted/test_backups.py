@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import MAGIC, Mounted, listed, remove, run, temporary_directory
+from fsdriver.content import FileKey, Header, SealedFile, wrap
+from tests.mounted.harness import COMPANY
+from tests.mounted.mounted import MAGIC, Mounted, listed, remove, run, temporary_directory, wait_until
 
 pytestmark = pytest.mark.mounted
 
@@ -181,6 +183,34 @@ def test_attributes_alone_come_back_where_the_content_is_the_same(either: Mounte
     listed("import os, sys; os.removexattr(sys.argv[1], 'user.a')", tree / "small")
     run([programs / "setfattr", "-n", "user.a", "-v", f"0x{value}", tree / "small"])
     assert listed(ATTRIBUTES, tree / "small").strip() == VALUES
+
+
+@pytest.mark.parametrize("copy", WITH_ATTRIBUTES)
+def test_what_no_key_is_here_for_comes_back_too(either: Mounted, programs: Path, disk: Path, copy: Copy) -> None:
+    """It cannot be verified, and is unpacked after its close, for which nobody waits."""
+    listed("import sys; open(sys.argv[1], 'w').close()", either.drive / "any")
+    label = Header.parse((either.store / "any").read_bytes()).label
+    kept, restored = disk / "kept", either.drive / f"{copy.__name__}-no-key"
+    kept.mkdir()
+    for number in range(20):
+        seal_under_a_key_of_nobody(kept / f"file{number}", label, os.urandom(number * 30_000))
+    copy(kept, restored, programs)
+    for path in kept.iterdir():
+        stored = either.store / restored.name / path.name
+        wait_until(lambda path=path, stored=stored: stored.read_bytes() == path.read_bytes())
+        assert os.getxattr(stored, "user.a") == os.getxattr(path, "user.a")
+        assert stored.stat().st_mtime_ns == path.stat().st_mtime_ns
+
+
+def seal_under_a_key_of_nobody(path: Path, label: bytes, content: bytes) -> None:
+    file_id, key = os.urandom(16), FileKey.generate()
+    slot = wrap(key, os.urandom(32), file_id=file_id, company=COMPANY, label=label, key_id=bytes(16), version=1)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    file = SealedFile.create(fd, file_id=file_id, company=COMPANY, label=label, file_key=key, slots=[slot])
+    file.write(0, content)
+    file.flush()
+    os.setxattr(fd, "user.a", file.seal_xattr(b"user.a", b"value"))
+    file.close()
 
 
 @pytest.mark.parametrize("copy", WITH_ATTRIBUTES)
