@@ -77,6 +77,7 @@ class Unpacking:
             os.close(fd)
             if not placed:
                 os.unlink(temporary, dir_fd=self._incoming)
+                self._drive.unfinished.tried(dropin.file.inode)
 
     def _is_sealed(self, dropin: DropIn, fd: int, head: bytes, key: FileKey | None, raised: Label | None) -> bool:
         if key is None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fsdriver.content import SealedFile
 
 _MOST = 10_000
+_TRIES = 8
+"""How often the content of one file is copied to see whether it is a sealed file now, and is none."""
 
 
 class Unfinished(NamedTuple):
@@ -25,6 +27,7 @@ class Unfinished(NamedTuple):
     """File id, generation and sum. Another one: it is another file, or somebody else has written to it since."""
     replaced_label: Label | None
     """Of the file whose place it took, if it took one."""
+    tries: int = 0
 
 
 class UnfinishedFiles:
@@ -36,8 +39,12 @@ class UnfinishedFiles:
 
     def leave(self, inode: Inode, caller: Caller, sealed: "SealedFile", replaced_label: Label | None = None) -> None:
         """`caller` has made the file, or has gone on with it, up to here."""
+        process, state = (caller.pid, caller.start_time), state_of(sealed)
         with self._lock:
-            self._left[inode.ino] = Unfinished((caller.pid, caller.start_time), state_of(sealed), replaced_label)
+            before = self._left.get(inode.ino)
+            again = before is not None and (before.process, before.state[0]) == (process, state[0])
+            tries = before.tries if before is not None and again else 0
+            self._left[inode.ino] = Unfinished(process, state, replaced_label, tries)
             self._left.move_to_end(inode.ino)
             if len(self._left) > _MOST:
                 self._left.popitem(last=False)
@@ -45,7 +52,16 @@ class UnfinishedFiles:
     def by(self, inode: Inode, caller: Caller) -> Unfinished | None:
         """How `caller` has left it; None where it is not the maker, or the file is finished."""
         left = self._left.get(inode.ino)
-        return left if left is not None and left.process == (caller.pid, caller.start_time) else None
+        if left is None or left.process != (caller.pid, caller.start_time) or left.tries >= _TRIES:
+            return None
+        return left
+
+    def tried(self, inode: Inode) -> None:
+        """Its content looked like a whole sealed file, was copied and is none. Who lets that happen again and again
+        does not go on, as each time costs as much as the file is long."""
+        with self._lock:
+            if (left := self._left.get(inode.ino)) is not None:
+                self._left[inode.ino] = left._replace(tries=left.tries + 1)
 
     def end(self, inode: Inode) -> None:
         """Nobody goes on with it any more."""

@@ -25,6 +25,7 @@ while True:
     fd = random.choice(files)
     os.pwrite(fd, os.urandom(random.randrange(1, 100_000)), random.randrange(400_000))
     if random.random() < 0.1: os.ftruncate(fd, random.randrange(200_000, 400_000))
+    if random.random() < 0.2: os.setxattr(fd, "user.x", os.urandom(random.randrange(99)))
     random.choice((os.fsync, os.fstat))(fd)
 """
 

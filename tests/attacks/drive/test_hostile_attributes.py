@@ -161,6 +161,21 @@ def test_its_maker_does_not_go_on_with_what_a_listed_program_has_touched(folder:
     refused(errno.EACCES, lambda: os.open(folder / "file", os.O_WRONLY | os.O_APPEND))
 
 
+def test_what_only_looks_like_a_sealed_file_is_not_copied_at_every_close(folder: Path) -> None:
+    source = tagged(folder / "source", "value")
+    listed("import os, sys; open(sys.argv[1], 'ab').write(os.urandom(300_000))", source)
+    sealed = source.read_bytes()
+    (folder / "copy").write_bytes(sealed[:-1] + bytes([sealed[-1] ^ 1]))
+
+    def go_on_again_and_again() -> None:
+        for _ in range(100):
+            fd = os.open(folder / "copy", os.O_WRONLY)
+            os.pwrite(fd, sealed[:1], 0)
+            os.close(fd)
+
+    refused(errno.EACCES, go_on_again_and_again)
+
+
 def test_access_control_lists_are_said_not_to_be_there(mounted: Mounted, folder: Path, tmp_path: Path) -> None:
     put(folder / "file", "content")
     for name in ("system.posix_acl_access", "system.posix_acl_default", "trusted.x", "security.x"):

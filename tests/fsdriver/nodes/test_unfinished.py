@@ -57,3 +57,17 @@ def test_the_newest_are_remembered(sealed: Any, inodes: Any, monkeypatch: pytest
     for inode in (inodes[0], inodes[1], inodes[0], inodes[2]):
         files.leave(inode, MAKER, sealed)
     assert [files.by(inode, MAKER) is not None for inode in inodes] == [True, False, True]
+
+
+def test_who_lets_a_file_be_copied_in_vain_again_and_again_does_not_go_on(sealed: Any, inodes: Any) -> None:
+    files = UnfinishedFiles()
+    files.leave(inodes[0], MAKER, sealed)
+    times = 0
+    while files.by(inodes[0], MAKER) is not None:
+        files.tried(inodes[0])
+        files.leave(inodes[0], MAKER, sealed)
+        times += 1
+        assert times < 100
+    assert times > 1, "a writer of pieces may be taken for complete once"
+    files.leave(inodes[0], replace(MAKER, pid=8), sealed)
+    assert files.by(inodes[0], replace(MAKER, pid=8)) is not None
