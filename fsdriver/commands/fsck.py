@@ -3,6 +3,7 @@ server; with a key file everything is verified."""
 
 import json
 import os
+import resource
 import stat
 import sys
 from collections import Counter
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 
 from fsdriver.commands.failure import CommandFailed, reported
-from fsdriver.commands.shown import ranges_shown, shown
+from fsdriver.commands.shown import end_shown, ranges_shown, shown
 from fsdriver.content.checkup import SOUND, Checked, Unlock, Verdict, check
 from fsdriver.content.keyfile import KeyFile
 from fsdriver.exitcodes import ExitCode
@@ -23,8 +24,8 @@ from fsdriver.filesystem.visit import CORNER, Leftovers, Visit
 
 _RANGES = 5
 """Damaged ranges of one file that are listed for people."""
-_PATH_SHOWN = 40
-"""Characters of the path beside the progress bar."""
+_PATH_COLUMNS, _BAR_COLUMNS = 28, 20
+"""Of a terminal of 80; the rest is for percent and time."""
 _BAD = (Verdict.DAMAGED, Verdict.WRONG_KEY, Verdict.BAD_ATTRIBUTES)
 
 
@@ -140,6 +141,7 @@ def fsck(context: click.Context, paths: tuple[Path, ...], key_file: Path | None,
         raise CommandFailed("only with --key-file is it certain which files are damaged", ExitCode.USAGE)
     report = _Report(output == "json", key_file is not None)
     with ExitStack() as opened:
+        opened.enter_context(_many_descriptors())
         unlock = None
         if key_file is not None:
             with reported(str(key_file)):
@@ -154,6 +156,17 @@ def fsck(context: click.Context, paths: tuple[Path, ...], key_file: Path | None,
             raise
     click.echo(report.summary(), err=True)
     context.exit(report.code())
+
+
+@contextmanager
+def _many_descriptors() -> Iterator[None]:
+    """Two are open for each folder on the way to a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextmanager
@@ -190,9 +203,11 @@ def _check_tree(report: _Report, path: Path, top: int, unlock: Unlock | None, re
                 raise CommandFailed(shown(f"{path}: {exc}"), ExitCode.CONFLICT) from exc
         hidden = not sys.stderr.isatty()
         total = 1 if hidden else _count(top)
-        bar = held.enter_context(click.progressbar(length=total, label="fsck", file=sys.stderr, hidden=hidden))
+        bar = held.enter_context(
+            click.progressbar(length=total, label="fsck", file=sys.stderr, hidden=hidden, width=_BAR_COLUMNS)
+        )
         for found in held.enter_context(closing(walk(top, CORNER))):
-            bar.label = "fsck " + shown(found.path)[-_PATH_SHOWN:].ljust(_PATH_SHOWN)
+            bar.label = "fsck " + end_shown(found.path, _PATH_COLUMNS)
             bar.render_progress()  # before a file that may take long
             _check_found(report, path, found, unlock, company, visit if repair else None)
             bar.update(1)

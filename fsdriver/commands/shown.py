@@ -1,9 +1,22 @@
 """Names of files in what people read on a terminal."""
 
+import unicodedata
+
 
 def shown(path: object) -> str:
     """`path` with whatever could fool a terminal or its reader written as an escape."""
     return "".join(letter if letter.isprintable() and letter != "\\" else _escape(letter) for letter in str(path))
+
+
+def end_shown(path: str, columns: int) -> str:
+    """The end of `path`, in just as many columns of a terminal; Chinese letters have two."""
+    letters, width = "", 0
+    for letter in reversed(shown(path)):
+        wide = 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if width + wide > columns:
+            break
+        letters, width = letter + letters, width + wide
+    return letters + " " * (columns - width)
 
 
 def _escape(letter: str) -> str:

@@ -2,6 +2,7 @@ import json
 import os
 import pty
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -331,6 +332,26 @@ def with_attribute(path: Path, name: bytes, value: bytes) -> None:
     fd = os.open(path, os.O_RDWR)
     os.setxattr(fd, name, reopened(fd).seal_xattr(name, value))
     os.close(fd)
+
+
+def test_a_file_deeper_than_the_descriptors_that_are_allowed_at_first(store, keys):
+    at = os.open(store, os.O_RDONLY)
+    for _ in range(100):
+        os.mkdir("d", dir_fd=at)
+        inside = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inside
+    os.rename(store / "whole", "deep", dst_dir_fd=at)
+    os.close(at)
+    code = "from fsdriver.commands.fsck import fsck; fsck()"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        command = [sys.executable, "-c", code, str(store), "--key-file", keys]
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (done.returncode, done.stderr) == (0, b"2 files: 2 ok\n")
 
 
 # ---- where it is written to ----------------------------------------------------------------------------------------
