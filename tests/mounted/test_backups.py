@@ -202,6 +202,18 @@ def test_what_no_key_is_here_for_comes_back_too(either: Mounted, programs: Path,
         assert stored.stat().st_mtime_ns == path.stat().st_mtime_ns
 
 
+@pytest.mark.parametrize("copy", WITH_ATTRIBUTES)
+def test_plain_files_that_are_put_into_the_drive_have_their_attributes_there(
+    either: Mounted, programs: Path, disk: Path, copy: Copy
+) -> None:
+    tree, target = disk / "plain", either.drive / f"{copy.__name__}-plain"
+    listed(MAKE, tree)
+    copy(tree, target, programs)
+    assert listed(SEEN, target) == listed(SEEN, tree)
+    assert listed(ATTRIBUTES, target / "small").strip() == VALUES
+    assert b"value" not in os.getxattr(either.store / target.name / "small", "user.a")
+
+
 def seal_under_a_key_of_nobody(path: Path, label: bytes, content: bytes) -> None:
     file_id, key = os.urandom(16), FileKey.generate()
     slot = wrap(key, os.urandom(32), file_id=file_id, company=COMPANY, label=label, key_id=bytes(16), version=1)
