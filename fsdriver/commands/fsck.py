@@ -56,7 +56,8 @@ class _Report:
     def store(self, path: str, left: Leftovers) -> None:
         self.stores += 1
         if self._as_json:
-            self._print(json.dumps({**_named("store", path), **left._asdict()}))
+            said = left._replace(strange=[_text(line) for line in left.strange])
+            self._print(json.dumps({**_named("store", path), **said._asdict()}))
             return
         if left.mounted:
             self._note(f"{path}: a drive has it mounted; files may change while they are looked at")
@@ -65,8 +66,8 @@ class _Report:
             self._note(f"{path}: changes that a crash left in redo logs: {left.groups}; {what}")
         if left.dropins:
             self._note(f"{path}: half-finished files in {CORNER}/incoming: {left.dropins}")
-        for strange in left.strange:
-            self._note(f"{path}: passed over: {strange}")
+        for line in left.strange:
+            self._note(f"{path}: passed over: {line}")
 
     def summary(self) -> str:
         files = self.counts.total()
@@ -100,7 +101,7 @@ def _facts(path: str, checked: Checked, moved: str | None) -> dict[str, object]:
         "verdict": checked.verdict,
         "reason": checked.reason,
         "ranges": checked.ranges,
-        "attributes": [os.fsdecode(name) for name in checked.attributes],
+        "attributes": [name.decode(errors="replace") for name in checked.attributes],
         **_named("moved_to", moved),
     }
 
@@ -109,9 +110,12 @@ def _named(key: str, path: str | None) -> dict[str, object]:
     """A path for scripts. One that is no UTF-8 is no JSON text: it is told in hexadecimal besides, and is marked."""
     if path is None:
         return {key: None}
-    name = os.fsencode(path)
-    text = name.decode(errors="replace")
+    name, text = os.fsencode(path), _text(path)
     return {key: text} if text.encode() == name else {key: text, f"{key}_hex": name.hex()}
+
+
+def _text(path: str) -> str:
+    return os.fsencode(path).decode(errors="replace")
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """`fsdriver fsck` and `salvage` beside a drive: on a store that is written, that was killed, and that is damaged."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def test_what_is_damaged_is_salvaged_and_moved_aside_and_the_drive_goes_on(own: 
     own.stop()
     with (own.store / "f1").open("r+b") as file:
         file.seek(HEADER_SIZE + CHUNK_SIZE + 36 + 50)
-        file.write(b"?")
+        flipped = bytes([file.read(1)[0] ^ 1])
+        file.seek(-1, os.SEEK_CUR)
+        file.write(flipped)
     assert sorted(verdicts(own)) == ["damaged", "ok"]
     out = own.directory / "out"
     done = fsdriver("salvage", own.store / "f1", "--key-file", keys(own), "-o", out)

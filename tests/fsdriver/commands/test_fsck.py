@@ -35,10 +35,16 @@ def sealed(path: Path, chunks: int = 3) -> Path:
 
 
 def damaged(path: Path) -> Path:
-    with sealed(path).open("r+b") as file:
-        file.seek(BAD)
-        file.write(b"?")
+    flip(sealed(path), BAD)
     return path
+
+
+def flip(path: Path, *places: int) -> None:
+    """Bits, as any byte that is written may be there already."""
+    fd = os.open(path, os.O_RDWR)
+    for at in places:
+        os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1]), at)
+    os.close(fd)
 
 
 @pytest.fixture
@@ -180,6 +186,19 @@ def test_hostile_names_cannot_reach_the_terminal(store, keys):
     assert bytes.fromhex(json.loads(line)["path_hex"]).endswith(b"/\x1b[2J\n\xff\xe2\x80\xae\\ ok")
 
 
+def test_what_scripts_get_is_unicode_whatever_the_names_are(store, keys):
+    odd = b"\xff\xfe"
+    os.setxattr(store / "whole", b"user." + odd, b"x" * 40)
+    os.rename(damaged(store / "bad"), os.fsencode(store) + b"/" + odd)
+    os.mkdir(os.fsencode(store) + b"/.grantfs/redo/" + odd)
+    done = run(store, "--key-file", keys, "-o", "json", "--repair")
+    for line in map(json.loads, done.stdout.splitlines()):
+        json.dumps(line, ensure_ascii=False).encode()  # no lone surrogates
+    (moved,) = [line for line in map(json.loads, done.stdout.splitlines()) if line.get("moved_to")]
+    assert bytes.fromhex(moved["moved_to_hex"]) == os.fsencode(store) + b"/.grantfs/damaged/" + odd
+    assert os.path.exists(bytes.fromhex(moved["moved_to_hex"]))
+
+
 def test_a_path_that_is_not_there_stops_before_anything_is_checked(store, tmp_path):
     done = run(store, tmp_path / "missing")
     assert (done.exit_code, done.stdout) == (ExitCode.NOT_FOUND, "")
@@ -274,16 +293,13 @@ def test_what_is_neither_a_store_nor_has_a_file_is_no_success(store, keys, tmp_p
 # ---- what is damaged -----------------------------------------------------------------------------------------------
 
 
-def flip(path: Path, *chunks: int) -> None:
-    with path.open("r+b") as file:
-        for chunk in chunks:
-            file.seek(4096 + chunk * (CHUNK + 36) + 22)
-            file.write(b"??")
+def in_chunk(index: int) -> int:
+    return 4096 + index * (CHUNK + 36) + 22
 
 
 def test_all_damaged_ranges_of_a_file_are_named(store, keys):
     path = sealed(store / "long", chunks=40)
-    flip(path, 1, 3, 4, 5, 20, 40)
+    flip(path, *map(in_chunk, (1, 3, 4, 5, 20, 40)))
     expected = [[CHUNK, 2 * CHUNK], [3 * CHUNK, 6 * CHUNK], [20 * CHUNK, 21 * CHUNK], [40 * CHUNK, 40 * CHUNK + 7]]
     line = run(store, "--key-file", keys).stdout
     assert line.endswith(
@@ -300,7 +316,7 @@ def test_all_damaged_ranges_of_a_file_are_named(store, keys):
 
 def test_of_many_damaged_ranges_people_are_told_some_and_how_many_more(store, keys):
     path = sealed(store / "long", chunks=40)
-    flip(path, *range(0, 40, 2))
+    flip(path, *map(in_chunk, range(0, 40, 2)))
     line = run(store, "--key-file", keys).stdout
     assert line.count("bytes ") == 5
     assert line.endswith("; 15 more ranges\n")
@@ -322,7 +338,7 @@ def test_attributes_are_verified_and_a_file_with_bad_ones_stays_in_its_place(sto
     (line,) = [line for line in run(store, "--key-file", keys, "-o", "json").stdout.splitlines() if "bad-" in line]
     assert json.loads(line)["attributes"] == ["user.\x1b[2J", "user.swapped"]
     assert run(store).exit_code == 0, "without a key nothing is known of them"
-    flip(other, 1)
+    flip(other, in_chunk(1))
     (line,) = run(store, "--key-file", keys).stdout.splitlines()
     assert line.startswith("damaged ")
     assert "attribute user.swapped" in line

@@ -36,8 +36,11 @@ def run(folder: Path, *arguments: str, keys: str = "keys", out: str = "out") -> 
     return CliRunner().invoke(salvage, command)
 
 
-def damage(folder: Path, at: int, data: bytes = b"?") -> None:
+def damage(folder: Path, at: int, data: bytes | None = None) -> None:
+    """Writes `data`, or flips a bit: any other byte may be there already."""
     with (folder / "sealed").open("r+b") as file:
+        file.seek(at)
+        data = data or bytes([file.read(1)[0] ^ 1])
         file.seek(at)
         file.write(data)
 
