@@ -14,6 +14,7 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 _syncfs = _libc.syncfs
 _syncfs.argtypes = (ctypes.c_int,)
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+AT_FDCWD = -100
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -87,6 +88,16 @@ def hole_from(fd: int, offset: int) -> int | None:
     except OSError as exc:
         if exc.errno in (errno.ENXIO, errno.EINVAL):
             return None
+        raise
+
+
+def user_names(fd: int) -> list[bytes]:
+    """Names of the `user.` attributes; none where the filesystem has no attributes."""
+    try:
+        return [name for name in map(os.fsencode, os.listxattr(fd)) if name.startswith(b"user.")]
+    except OSError as exc:
+        if exc.errno == errno.EOPNOTSUPP:
+            return []
         raise
 
 

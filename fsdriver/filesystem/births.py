@@ -12,7 +12,7 @@ from fsdriver.errors import ViewRefused
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.filekeys import GivenKey
-from fsdriver.nodes.inode import PLAIN, Inode
+from fsdriver.nodes.inode import CIPHER, PLAIN, Inode
 from fsdriver.nodes.openfile import OpenFile
 from fsdriver.protocol import InHeader, events
 from policy import Action, Label
@@ -116,6 +116,8 @@ class Births:
         inode = file.inode
         try:
             view = drive.view(asker.caller, inode)
+            if view == CIPHER and file.sealed is not None:
+                drive.unfinished.leave(inode, asker.caller, file.sealed)
             drive.inodes.count_lookup(inode, view)
             return drive.entry(inode, view, os.fstat(file.fd))
         finally:

@@ -26,6 +26,7 @@ from fsdriver.filesystem.operations import Operations
 from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
 from fsdriver.filesystem.revocation import Revocation
+from fsdriver.filesystem.sealed_xattrs import SealedXattrs
 from fsdriver.filesystem.store import Store
 from fsdriver.filesystem.verifier import Verifier
 from fsdriver.filesystem.xattrs import Xattrs
@@ -108,10 +109,10 @@ def build(
         Lookups(drive),
         Listing(drive),
         Names(drive, births),
-        Attributes(drive, handles),
+        Attributes(drive, handles, dropins),
         Opening(drive, births, dropins),
         handles,
         locking,
-        Xattrs(drive, handles),
+        Xattrs(drive, handles, SealedXattrs(drive, dropins)),
     )
     return Built(drive, operations, Revocation(drive), dropins)

@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from fsdriver.content import Header, plain_size
 from fsdriver.errors import NodeVanished, Revoked, ViewRefused
@@ -23,6 +24,7 @@ from fsdriver.identity import Caller, Callers
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode, InodeTable
 from fsdriver.nodes.openfile import DirectoryHandle, DropIn, Handle, OpenFile
+from fsdriver.nodes.unfinished import UnfinishedFiles
 from fsdriver.protocol import Attr, attr_from_stat, replies
 from fsdriver.views import Views
 from policy import Action, Label, Standing, View
@@ -60,6 +62,7 @@ class Drive:
     verifier: Verifier
     kernel: KernelLink
     now: Callable[[], float]
+    unfinished: UnfinishedFiles = field(default_factory=UnfinishedFiles)
     handles: dict[int, Handle | DropIn | DirectoryHandle] = field(default_factory=dict)
     next_fh: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
 
@@ -139,7 +142,7 @@ class Drive:
 
     def refuse(
         self, caller: Caller, label: Label | None, rule: str, action: Action, inode: Inode | None, path: str
-    ) -> None:
+    ) -> NoReturn:
         """Record a refusal and raise ViewRefused."""
         name = label.qualified if label is not None else "unknown"
         why = f"{action.value} refused by {rule}"

@@ -134,6 +134,9 @@ class Opening:
         if event.flags & os.O_TRUNC:
             return self._dropins.replace(event, asker, file, label)
         if mode != os.O_RDONLY:
+            # The kernel appends where the sealed bytes end, which is no place in the content.
+            if not event.flags & os.O_APPEND and drive.unfinished.by(inode, asker.caller):
+                return self._dropins.resume(event, asker, file)
             drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
         if standing.view is View.NONE or Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)

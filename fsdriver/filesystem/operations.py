@@ -21,6 +21,7 @@ from fsdriver.filesystem.lookups import Lookups
 from fsdriver.filesystem.names import Names
 from fsdriver.filesystem.opening import Opening
 from fsdriver.filesystem.xattrs import Xattrs
+from fsdriver.nodes.inode import CIPHER
 from fsdriver.nodes.openfile import DropIn
 from fsdriver.protocol import Event, abi, events, replies
 
@@ -55,6 +56,7 @@ class Operations:
         self._handles = drive.handles
         quick, thorough, plain, waiting = self._quick, self._thorough, _plain, _waiting
         self._get_user_xattr = thorough(xattrs.get)
+        self._set_plain_xattr, self._set_sealed_xattr = thorough(xattrs.set), self._long(xattrs.set)
         self._set_size, self._set_attributes = thorough(attributes.setattr), quick(attributes.setattr)
         self._operations: dict[type[Any], Operation] = {
             events.Lookup: quick(lookups.lookup),
@@ -89,7 +91,7 @@ class Operations:
             events.Getlk: plain(locking.getlk),
             events.Setlk: plain(locking.setlk),
             events.Setlkw: plain(locking.setlkw),
-            events.Setxattr: thorough(xattrs.set),
+            events.Setxattr: self._setxattr,
             events.Getxattr: self._getxattr,
             events.Listxattr: plain(xattrs.list),
             events.Removexattr: thorough(xattrs.remove),
@@ -159,6 +161,10 @@ class Operations:
         if caller is None:
             return Later(lambda: self._lookups.getattr(event, Asker(self._identify(head.pid, head.uid), True)))
         return self._lookups.getattr(event, Asker(caller, False))
+
+    def _setxattr(self, event: events.Setxattr, out: memoryview) -> Answer:
+        """One of a drop-in waits while that becomes the file that is in it."""
+        return (self._set_sealed_xattr if event.head.nodeid & 1 == CIPHER else self._set_plain_xattr)(event, out)
 
     def _getxattr(self, event: events.Getxattr, out: memoryview) -> Answer:
         if not event.name.startswith(b"user."):

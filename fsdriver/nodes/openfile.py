@@ -41,6 +41,7 @@ class OpenFile:
         "references",
         "refused",
         "sealed",
+        "settled",
         "verifying",
         "writable",
     )
@@ -63,6 +64,8 @@ class OpenFile:
         """A handle whose right was taken away is still open: no page may be left where it could read it."""
         self.by_listed = False
         """A listed program has written something here: it may be plaintext of any label."""
+        self.settled = False
+        """Of a drop-in: its content was found to be a sealed file and took the name. Nothing more can be written."""
         self.modified_ns: int | None = None
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()
@@ -154,8 +157,12 @@ class DropIn:
     """fsync(2) has promised that what was written lasts."""
     given_up: str = ""
     """Why a replacement did not take its name, once that is known."""
-    settled: bool = False
-    """Its content was found to be a sealed file and took the name: nothing more can be written."""
+    left_out: list[bytes] = field(default_factory=list)
+    """Extended attributes that do not belong to the sealed file which it turned out to be."""
+
+    @property
+    def settled(self) -> bool:
+        return self.file.settled
 
     @property
     def ends_late(self) -> bool:
