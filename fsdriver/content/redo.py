@@ -11,10 +11,9 @@ which file it is for by file id and inode number, and its path is only where tha
 """
 
 import errno
-import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Condition, Lock
@@ -22,6 +21,7 @@ from typing import NamedTuple, Protocol, Self
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fsdriver.content import range_locks
 from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.search import Sought, find, open_sought
@@ -34,7 +34,6 @@ _STATE_AT = 8
 _OPEN, _PLACED = 1, 2
 _CHECKSUM_AT = _HEAD.size - 16
 _EXTENT = struct.Struct(">QQ")
-_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _RESERVED = 16 << 20
 _GROUP_MAX = 1 << 30
 _PATIENCE = 2.0
@@ -93,6 +92,11 @@ class Group:
         record[_CHECKSUM_AT : _HEAD.size] = _checksum(record)
         return record
 
+    @property
+    def retires(self) -> bool:
+        """Whether it changes nothing: then the groups of the file that come before it do not count."""
+        return not self.images and not self.zeros and not self.extend_to and self.cut_to < 0
+
     @classmethod
     def decode(cls, record: memoryview) -> Self:
         """The group in a whole record. Raises ValueError for bytes that `encode` cannot have made."""
@@ -133,6 +137,10 @@ class Redo(Protocol):
     def holds(self, file_id: bytes) -> bool:
         """Whether a group of this file is in the log, placed or not."""
 
+    def retire(self, sought: Sought, fd: int) -> None:
+        """All groups of this file, which is open as `fd`, are in their places on the disk, and count no longer, when
+        this returns: another machine may change the file then."""
+
     def checkpoint(self) -> None:
         """Everything that was placed is on the disk itself, and the log is empty, when this returns."""
 
@@ -146,42 +154,68 @@ class Replayed(NamedTuple):
     problem: str
 
 
-def groups_left(log: int) -> Iterator[Group]:
-    """The groups in the log file `log` that are whole and not marked as placed; a torn one ends it. OSError.
+def groups_left(log: int) -> list[Group]:
+    """The groups in the log file `log` that count: whole, not marked as placed, not retired; a torn one ends the log.
+    OSError.
 
     Where the log itself has not the inode number any more with which it was written, the store was copied, or its
     numbers do not last: then those of files are not known either."""
+    groups: list[Group] = []
     about = os.fstat(log)
+    known = True
     at, epoch, size = 0, None, about.st_size
     while len(head := os.pread(log, _HEAD.size, at)) == _HEAD.size:
         magic, state, _, of_epoch, length, *_, log_inode, checksum = _HEAD.unpack(head)
         # Groups of an earlier epoch were all placed: the log starts over only then.
         if magic != _LOG_MAGIC or not _HEAD.size <= length <= _GROUP_MAX or of_epoch != (epoch or of_epoch):
-            return
+            break
         if length > size - at:
-            return
+            break
         record = bytearray(os.pread(log, length, at))
         record[_STATE_AT] = _OPEN
         record[_CHECKSUM_AT : _HEAD.size] = bytes(16)
         if len(record) != length or _checksum(record) != checksum:
-            return
+            break
         if state == _OPEN:
             with suppress(ValueError):
                 group = Group.decode(memoryview(record))
-                yield group if log_inode == about.st_ino & _LOG_INODE_MASK else replace(group, inode=0)
+                known = log_inode == about.st_ino & _LOG_INODE_MASK
+                if group.retires:
+                    groups = [other for other in groups if other.sought != group.sought]
+                else:
+                    groups.append(group)
         at, epoch = at + length, of_epoch
+    return groups if known else [replace(group, inode=0) for group in groups]
+
+
+def is_begun(log: int) -> bool:
+    """Whether there may be groups in the log file `log`. OSError."""
+    return os.pread(log, len(_LOG_MAGIC), 0) == _LOG_MAGIC
+
+
+# A daemon has the whole of its log, but for the first byte once its log has been replayed: so others can tell a daemon
+# that works from one that is not ready, and from somebody who replays the log of a daemon that died.
+_REPLAYING_AT, _WORKING_AT = 0, 1
 
 
 def lock_log(log: int) -> None:
     """Takes the log file `log`, open for reading and writing, for as long as this descriptor is open. Raises
-    BlockingIOError while a daemon holds it."""
-    fcntl.fcntl(log, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+    BlockingIOError while somebody else has it."""
+    if not range_locks.take(log, range_locks.EXCLUSIVE, 0, range_locks.TO_THE_END):
+        raise BlockingIOError(errno.EAGAIN, "somebody else has the redo log")
 
 
 def is_locked(log: int) -> bool:
     """Whether somebody else has the log file `log`. Raises OSError."""
-    (kind,) = struct.unpack_from("h", fcntl.fcntl(log, fcntl.F_OFD_GETLK, _WHOLE_FILE))
-    return bool(kind != fcntl.F_UNLCK)
+    return range_locks.held_by_others(log, range_locks.EXCLUSIVE, 0, range_locks.TO_THE_END) is not None
+
+
+def works(log: int) -> bool:
+    """Whether a daemon that has replayed its log has the log file `log`."""
+    return (
+        range_locks.held_by_others(log, range_locks.EXCLUSIVE, _WORKING_AT) is not None
+        and range_locks.held_by_others(log, range_locks.EXCLUSIVE, _REPLAYING_AT) is None
+    )
 
 
 class RedoLog:
@@ -208,7 +242,8 @@ class RedoLog:
         self._changed = Condition()
         """Guards what follows; told when a group is placed."""
         self._unplaced: set[int] = set()
-        self._files: set[bytes] = set()
+        self._files: dict[bytes, set[int]] = {}
+        """Inode numbers of the files with this id: a copy has the same."""
         self._end = 0
         self._epoch = int.from_bytes(os.urandom(4), "big")
         self._syncing = Lock()
@@ -226,7 +261,7 @@ class RedoLog:
             write_all(self._fd, record, ticket)
             self._end += len(record)
             self._unplaced.add(ticket)
-            self._files.add(group.file_id)
+            self._files.setdefault(group.file_id, set()).add(group.inode)
             return ticket
 
     def sync(self) -> None:
@@ -244,6 +279,21 @@ class RedoLog:
 
     def holds(self, file_id: bytes) -> bool:
         return file_id in self._files
+
+    def retire(self, sought: Sought, fd: int) -> None:
+        if sought.inode not in self._files.get(sought.file_id, ()):
+            return
+        os.fdatasync(fd)
+        ticket = self.begin(Group(sought.file_id, [], inode=sought.inode))
+        try:
+            self.sync()
+        finally:
+            self.end(ticket)
+        with self._changed:
+            left = self._files.get(sought.file_id, set())
+            left.discard(sought.inode)
+            if not left:
+                self._files.pop(sought.file_id, None)
 
     def checkpoint(self) -> None:
         with self._changed:
@@ -269,6 +319,10 @@ class RedoLog:
         self._end = 0
         self._epoch += 1
         self._files.clear()
+
+    def announce(self) -> None:
+        """After `replay`: other machines see that this daemon works (`works`)."""
+        range_locks.release(self._fd, _REPLAYING_AT)
 
     def replay(self) -> list[Replayed]:
         """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fsdriver.content import Group, RedoLog
+from fsdriver.content import Group, RedoLog, works
 from fsdriver.content import redo as redo_module
+from fsdriver.content.search import Sought
 from fsdriver.content.tree import walk
 from tests.fsdriver.content.samples import FILE_ID, new_file
 from tests.patience import PATIENCE
@@ -342,3 +343,60 @@ def test_one_daemon_holds_the_log(store):
 def test_random_bytes_are_an_empty_log(store, tmp_path):
     (tmp_path / "log").write_bytes(os.urandom(5000))
     assert RedoLog(store, b"log").replay() == []
+
+
+def test_what_was_retired_is_not_placed_again(store, tmp_path):
+    fd = sealed(tmp_path / "folder/file")
+    other = sealed(tmp_path / "folder/other", bytes(16))
+    log = RedoLog(store, b"log")
+    log.end(log.begin(group(data=b"first")))
+    log.end(log.begin(Group(bytes(16), [(4096, b"stays")], path=b"folder/other")))
+    log.retire(Sought(FILE_ID, 0), fd)
+    assert not log.holds(FILE_ID)
+    assert log.holds(bytes(16))
+    os.pwrite(fd, b"another machine", 4096)
+    killed(log)
+    log = RedoLog(store, b"log")
+    assert [outcome.path for outcome in log.replay()] == [b"folder/other"]
+    assert os.pread(fd, 15, 4096) == b"another machine"
+    assert os.pread(other, 5, 4096) == b"stays"
+
+
+def test_what_is_changed_after_it_was_retired_counts(store, tmp_path):
+    fd = sealed(tmp_path / "folder/file")
+    log = RedoLog(store, b"log")
+    log.end(log.begin(group(data=b"first")))
+    log.retire(Sought(FILE_ID, 0), fd)
+    log.begin(group(data=b"later"))
+    assert log.holds(FILE_ID)
+    killed(log)
+    RedoLog(store, b"log").replay()
+    assert os.pread(fd, 5, 4096) == b"later"
+
+
+def test_a_copy_with_the_same_id_is_not_retired_with_it(store, tmp_path):
+    fd = sealed(tmp_path / "folder/file")
+    copy = sealed(tmp_path / "folder/copy")
+    log = RedoLog(store, b"log")
+    for one in (fd, copy):
+        log.end(log.begin(Group(FILE_ID, [(4096, b"image")], path=b"folder/file", inode=number(one))))
+    log.retire(Sought(FILE_ID, number(fd)), fd)
+    assert log.holds(FILE_ID)
+    killed(log)
+    RedoLog(store, b"log").replay()
+    assert os.pread(fd, 5, 4096) == b""
+    assert os.pread(copy, 5, 4096) == b"image"
+
+
+def test_others_see_whether_a_log_is_at_work(store):
+    log = RedoLog(store, b"log")
+    seen = os.open(b"log", os.O_RDWR, dir_fd=store)
+    assert not works(seen)  # it has not been replayed
+    log.replay()
+    log.announce()
+    assert works(seen)
+    with pytest.raises(BlockingIOError):
+        RedoLog(store, b"log")
+    killed(log)
+    assert not works(seen)
+    os.close(seen)
