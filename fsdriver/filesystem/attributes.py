@@ -6,7 +6,7 @@ import stat
 import time
 
 from fsdriver.filesystem.asker import Asker
-from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive, without_setid
+from fsdriver.filesystem.drive import Drive, without_setid
 from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.files import Files
 from fsdriver.nodes.inode import Inode
@@ -49,7 +49,7 @@ class Attributes:
             self._utimes(event, inode)
         found = drive.stat(inode)
         drive.tell_other_view_attributes(inode, view)
-        return replies.attr(drive.attributes(named, view, found), ATTR_TIMEOUT)
+        return replies.attr(drive.attributes(named, view, found), drive.validity(inode))
 
     def _chown(self, inode: Inode, uid: int, gid: int) -> None:
         if (file := inode.opened) is not None:

@@ -141,7 +141,8 @@ class Births:
             sealed = drive.files.unlock(file, path, key_of, asker)
             key = key_of(sealed.header).unwrap()
             drive.files.require_writable(file)
-            sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
+            with drive.claims.changing(file, may_wait=asker.may_wait):
+                sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
             inode.label_id = label.id
         drive.recorder.record(
             "relabel",

@@ -13,7 +13,6 @@ programs make a file first (mknod) and fill it later, or open it once for every 
 
 import errno
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
@@ -23,9 +22,9 @@ from fsdriver.errors import NodeVanished, Revoked
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.closers import holds_for_writing, was_killed
-from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.filekeys import GivenKey
+from fsdriver.filesystem.incoming import Incoming
 from fsdriver.filesystem.replacing import replacing
 from fsdriver.filesystem.unpacking import Unpacking
 from fsdriver.identity import Caller
@@ -35,25 +34,16 @@ from fsdriver.nodes.unfinished import Unfinished, state_of
 from fsdriver.protocol import abi, events, replies
 from policy import Action, Label
 
-INCOMING = b"incoming"
-
 
 class DropIns:
-    """Makes, fills and ends drop-ins. `corner` is a descriptor of the store's `.grantfs`."""
+    """Makes, fills and ends drop-ins."""
 
-    def __init__(self, drive: Drive, births: Births, corner: int) -> None:
+    def __init__(self, drive: Drive, births: Births, incoming: Incoming) -> None:
         self._drive = drive
         self._births = births
         self._replacing: set[DropIn] = set()
-        with suppress(FileExistsError):
-            os.mkdir(INCOMING, 0o700, dir_fd=corner)
-        self._incoming = os.open(INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=corner)
-        for leftover in os.listdir(self._incoming):  # of a daemon that died: the names they were for are as they were
-            os.unlink(leftover, dir_fd=self._incoming)
-        self._unpacking = Unpacking(drive, self._incoming)
-
-    def close(self) -> None:
-        os.close(self._incoming)
+        self._incoming = incoming
+        self._unpacking = Unpacking(drive, incoming)
 
     # ---- beginning ---------------------------------------------------------------------------------------------
 
@@ -78,16 +68,16 @@ class DropIns:
         path = drive.directories.path(inode)
         born = self._higher(label, self.require_may_replace(inode, asker, label))
         found = drive.stat(inode)
-        temporary = secrets.token_hex(12).encode()
+        temporary = self._incoming.new_name()
         fd, sealed = self._births.seal_new(
             temporary,
-            self._incoming,
+            self._incoming.fd,
             found.st_mode,
             event.head,
             born,
             asker,
             path,
-            store_path=STATE_DIRECTORY + b"/" + INCOMING + b"/" + temporary,
+            store_path=self._incoming.path(temporary),
         )
         os.fchmod(fd, stat.S_IMODE(found.st_mode))
         os.fchown(fd, found.st_uid, found.st_gid)
@@ -234,7 +224,7 @@ class DropIns:
 
     # ---- going on ----------------------------------------------------------------------------------------------
 
-    def write(self, dropin: DropIn, event: events.Write, asker: Asker | None) -> int:
+    def write(self, dropin: DropIn, event: events.Write, asker: Asker | None, *, may_wait: bool) -> int:
         if dropin.settled:
             raise OSError(errno.EIO, "the file was complete and has taken its name")
         if dropin.file.sealed is None:
@@ -244,8 +234,9 @@ class DropIns:
             if asker is not None:
                 self._drive.copies.feeds(asker.caller.pid, dropin.path)
         dropin.complete = False
-        done = dropin.file.sealed.write(event.offset, event.data)
-        dropin.file.modified_ns = time.time_ns()
+        with self._drive.claims.changing(dropin.file, may_wait=may_wait):
+            done = dropin.file.sealed.write(event.offset, event.data)
+            dropin.file.modified_ns = time.time_ns()
         dropin.bytes_written += done
         return done
 
@@ -337,7 +328,7 @@ class DropIns:
         victim = drive.inodes.remember(dropin.parent, dropin.name, there)
         self._require_replaceable(dropin, victim, there)
         with replacing(drive, victim, dropin.parent, dropin.name):
-            os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
+            os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming.fd, dst_dir_fd=directory.fd)
         dropin.temporary = None
         drive.inodes.placed(dropin.file.inode, dropin.parent, dropin.name)
         drive.files.moved(dropin.file.inode)
@@ -369,7 +360,7 @@ class DropIns:
     def _discard(self, dropin: DropIn) -> None:
         """What was begun is taken back; a replaced file stays as it was."""
         if dropin.temporary is not None:
-            os.unlink(dropin.temporary, dir_fd=self._incoming)
+            os.unlink(dropin.temporary, dir_fd=self._incoming.fd)
         else:
             directory = self._drive.directories.descriptor(dropin.parent)
             os.unlink(dropin.name, dir_fd=directory.fd)

@@ -7,6 +7,7 @@ the key server, sends the request to the pool as a `Later`, so that a reader or 
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from fsdriver.device import Answer, Later
@@ -176,7 +177,8 @@ class Operations:
         head = event.head
         caller = self._known(head.pid, head.uid)
         if caller is not None:
-            return self._files.read(event, Asker(caller, False), out)
+            with suppress(MustWait):
+                return self._files.read(event, Asker(caller, False), out)
 
         def later() -> bytes:
             buffer = memoryview(bytearray(event.size))
@@ -187,16 +189,22 @@ class Operations:
 
     def _write(self, event: events.Write, out: memoryview) -> Answer:
         head = event.head
-        if event.write_flags & abi.WRITE_CACHE:
-            # Dirty pages of a shared mapping: the kernel writes them when it likes, for the handle's opener.
-            return self._files.write(event, None)
-        if head.pid == 0:
+        cached = bool(event.write_flags & abi.WRITE_CACHE)
+        if head.pid == 0 and not cached:
             raise CallerRefused("a write that names no process")
-        caller = self._known(head.pid, head.uid)
-        if caller is not None:
-            return self._files.write(event, Asker(caller, False))
+        caller = self._known(head.pid, head.uid) if not cached else None
+        if cached or caller is not None:
+            # Dirty pages of a shared mapping: the kernel writes them when it likes, for the handle's opener.
+            asker = Asker(caller, False) if caller is not None else None
+            with suppress(MustWait):
+                return self._files.write(event, asker, may_wait=False)
         copied = event._replace(data=memoryview(bytes(event.data)))  # the transport's buffer goes to the next request
-        return Later(lambda: self._files.write(copied, Asker(self._identify(head.pid, head.uid), True)))
+
+        def later() -> bytes:
+            asker = Asker(self._identify(head.pid, head.uid), True) if not cached else None
+            return self._files.write(copied, asker, may_wait=True)
+
+        return Later(later)
 
 
 def _plain(handler: Simple) -> Operation:

@@ -11,7 +11,6 @@ the inner file's own takes its place beside that.
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 
@@ -22,6 +21,7 @@ from fsdriver.content.keys import FileKeys
 from fsdriver.content.offsets import MARKER_SIZE, OVERHEAD
 from fsdriver.errors import FsError, NodeVanished
 from fsdriver.filesystem.drive import Drive
+from fsdriver.filesystem.incoming import Incoming
 from fsdriver.nodes.openfile import DropIn
 from policy import Label
 
@@ -29,10 +29,9 @@ _COPY_STEP = 1 << 20
 
 
 class Unpacking:
-    """Puts the inner file in the place of the one that was sealed around it. `incoming` is a descriptor of the corner's
-    folder for what is not finished."""
+    """Puts the inner file in the place of the one that was sealed around it."""
 
-    def __init__(self, drive: Drive, incoming: int) -> None:
+    def __init__(self, drive: Drive, incoming: Incoming) -> None:
         self._drive = drive
         self._incoming = incoming
 
@@ -64,20 +63,20 @@ class Unpacking:
         raised = _higher(dropin.replaced_label, label)
         if raised is not None and key is None:
             return
-        temporary = secrets.token_hex(12).encode()
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._incoming)
+        temporary = self._incoming.new_name()
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._incoming.fd)
         placed = False
         try:
             _copy(sealed, fd)
             if self._is_sealed(dropin, fd, head, key, raised):
-                self._drive.files.leave_log(header.file_id)
                 self._carry_attributes(dropin, fd, header, key)
+                self._drive.files.leave_log(header.file_id)
                 self._place(dropin, fd, temporary)
                 placed = True
         finally:
             os.close(fd)
             if not placed:
-                os.unlink(temporary, dir_fd=self._incoming)
+                os.unlink(temporary, dir_fd=self._incoming.fd)
                 self._drive.unfinished.tried(dropin.file.inode)
 
     def _is_sealed(self, dropin: DropIn, fd: int, head: bytes, key: FileKey | None, raised: Label | None) -> bool:
@@ -138,7 +137,7 @@ class Unpacking:
         directory = drive.directories.descriptor(parent)
         if os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_ino != outer.inode.ino:
             raise NodeVanished("the name went to another file meanwhile")
-        os.rename(temporary, name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
+        os.rename(temporary, name, src_dir_fd=self._incoming.fd, dst_dir_fd=directory.fd)
         drive.inodes.unlinked(outer.inode, parent, name, last=True)
         drive.lines.gone(drive.directories.child_path(parent, name))
         drive.kernel.inval_entry(parent.nodeid(), name)

@@ -1,5 +1,6 @@
 """One open backing file, shared by all its handles of both views, and the handles themselves."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class OpenFile:
 
     __slots__ = (
         "by_listed",
+        "claimed",
         "committed",
         "damage",
         "fd",
@@ -55,6 +57,8 @@ class OpenFile:
         self.lock = threading.RLock()
         """Held while the file is unlocked, committed or replaced; never while a key is asked for."""
         self.references = 0
+        self.claimed = False
+        """While other machines have the store: whether this one alone may change the file (`filesystem.claims`)."""
         self.sealed: SealedFile | None = None
         self.handles: set[Handle] = set()
         self.damage: FsError | None = None
@@ -84,6 +88,9 @@ class OpenFile:
                 if durable:
                     os.fdatasync(self.fd)
                 return
+            if self.claimed and self.sealed.dirty and not self.sealed.is_newest():
+                # A machine that slept for longer than its file server waits has lost its locks.
+                raise OSError(errno.EIO, "another machine has changed the file under this one's claim")
             if durable:
                 self.sealed.sync()
             elif self.sealed.dirty:
