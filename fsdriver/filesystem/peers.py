@@ -11,8 +11,8 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from fsdriver.content import RedoLog, Replayed, is_begun, works
 from fsdriver.content import range_locks as locks
@@ -32,6 +32,21 @@ all have seen it."""
 _ASKED_EVERY = 0.02
 _NEVER = float("-inf")
 _LOG = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@contextmanager
+def kept_out(corner: int) -> Iterator[bool]:
+    """Whether no machine has the store, and none that ever had it can mount it within this block. `corner` is a
+    descriptor of its `.grantfs`. Errors: OSError."""
+    try:
+        fd = os.open(SHARING, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=corner)
+    except FileNotFoundError:  # a copy, or never mounted
+        yield True
+        return
+    try:
+        yield locks.take(fd, locks.EXCLUSIVE, _PRESENCE_AT)
+    finally:
+        os.close(fd)
 
 
 class Peers:

@@ -11,6 +11,7 @@ from fsdriver.content.backing import RENAME_NOREPLACE, renameat2
 from fsdriver.content.redo import groups_left, is_locked, lock_log
 from fsdriver.content.tree import Found
 from fsdriver.filesystem.corner import STATE_DIRECTORY
+from fsdriver.filesystem.peers import kept_out
 from fsdriver.filesystem.store import StoreInUse, StoreRefused, read_mark
 
 CORNER = os.fsdecode(STATE_DIRECTORY)
@@ -79,6 +80,8 @@ class Visit:
         file needs to verify again, or where logs cannot be told or locked.
         """
         with ExitStack() as held:
+            if not held.enter_context(kept_out(self._corner)):
+                raise StoreInUse("a drive has the store mounted: unmount it first")
             unread: list[str] = []
             for log in self._logs(os.O_RDWR, [], unread):
                 held.callback(os.close, os.dup(log))  # the lock lasts as long as a duplicate

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fsdriver.commands.fsck import fsck
-from fsdriver.content import Group, RedoLog
+from fsdriver.content import Group, RedoLog, range_locks
 from fsdriver.content.checkup import Checked, Verdict
 from fsdriver.exitcodes import ExitCode
 from tests.fsdriver.content.samples import CHUNK, COMPANY, FILE_ID, LABEL_KEY, LABEL_KEY_ID, new_file, pattern, reopened
@@ -82,6 +82,19 @@ def verdicts(*arguments: object) -> dict[str, str]:
 
 def files(top: Path) -> dict[str, bytes]:
     return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+def test_repair_keeps_every_machine_out(store, keys):
+    """One that comes for the first time has no log yet."""
+    damaged(store / "bad")
+    presence = os.open(store / ".grantfs/sharing", os.O_RDWR | os.O_CREAT)
+    assert range_locks.take(presence, range_locks.SHARED, 0)
+    done = run(store, "--key-file", keys, "--repair")
+    assert done.exit_code == ExitCode.CONFLICT
+    assert "unmount it first" in done.stderr
+    os.close(presence)
+    assert run(store, "--key-file", keys, "--repair").exit_code == ExitCode.VERIFICATION_FAILED
+    assert (store / ".grantfs/damaged/bad").exists()
 
 
 def test_a_whole_store_is_ok_and_only_the_summary_is_said(store, keys):
