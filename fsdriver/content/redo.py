@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Lock
 from typing import NamedTuple, Protocol, Self
 
@@ -24,6 +25,7 @@ from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
 from fsdriver.content.beneath import open_beneath
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.header import FILE_ID_AT, MAGIC
+from fsdriver.content.room import BLOCK, FULL, Room
 
 _LOG_MAGIC = b"GFSREDO1"
 _HEAD = struct.Struct(">8sB7xQQ16sQqIII4x16s")
@@ -71,6 +73,11 @@ class Group:
                 before_cut()
             os.ftruncate(fd, self.cut_to)
 
+    @property
+    def room(self) -> int:
+        """Bytes that placing takes at most, where the disk overwrites nothing in place, or there was nothing."""
+        return sum(len(data) + 2 * BLOCK for _, data in self.images) + 2 * BLOCK * len(self.zeros)
+
     def encode(self, epoch: int) -> bytearray:
         """The group as it stands in the log."""
         extents = [_EXTENT.pack(offset, len(data)) for offset, data in self.images]
@@ -114,6 +121,10 @@ class Redo(Protocol):
     def sync(self) -> None:
         """Everything in the log is on the disk itself when this returns."""
 
+    def with_room(self, place: Callable[[], None], ticket: int | None = None) -> None:
+        """Calls `place`, and once more with the space that was kept for it where the disk is full: always for group
+        `ticket`, otherwise if no group in the log may need that space."""
+
     def end(self, ticket: int) -> None:
         """The group is in its place, or a later group of the same file is in the log. Does not raise."""
 
@@ -153,6 +164,23 @@ def groups_left(log: int) -> Iterator[Group]:
         at, epoch = at + length, of_epoch
 
 
+def _last_images(groups: list[Group]) -> list[Group]:
+    """The groups, without images that later groups of the same file replace or cut off: the space that those took may
+    be somebody else's by now."""
+    replaced: set[tuple[bytes, int, int]] = set()
+    cut: dict[bytes, int] = {}
+    for group in reversed(groups):
+        if group.cut_to >= 0:
+            cut[group.file_id] = min(group.cut_to, cut.get(group.file_id, group.cut_to))
+        end = cut.get(group.file_id, 1 << 64)
+        places = [(group.file_id, at, len(data)) for at, data in group.images]
+        group.images = [
+            image for image, place in zip(group.images, places, strict=True) if place not in replaced and place[1] < end
+        ]
+        replaced.update(places)
+    return groups
+
+
 def lock_log(log: int) -> None:
     """Takes the log file `log`, open for reading and writing, for as long as this descriptor is open. Raises
     BlockingIOError while a daemon holds it."""
@@ -178,20 +206,43 @@ class RedoLog:
         self._fd = os.open(name, flags, 0o600, dir_fd=store_fd)
         try:
             lock_log(self._fd)
-            # A full disk must not stop the log: what it protects takes no new space either.
-            reserve(self._fd, 0, _RESERVED)
         except BaseException:
             os.close(self._fd)
             raise
         self._changed = Condition()
         """Guards what follows; told when a group is placed."""
-        self._unplaced: set[int] = set()
+        self._unplaced: dict[int, Group] = {}
+        """By ticket."""
         self._files: set[bytes] = set()
+        # INVARIANT: enough for all groups that are not placed, until the disk is full and one of them takes it.
+        self._room = Room(store_fd, name + b".room")
         self._end = 0
         self._epoch = int.from_bytes(os.urandom(4), "big")
         self._syncing = Lock()
         self._synced = (0, 0)
         """Epoch, and up to where the log is on the disk."""
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """Takes space for the log. A full disk has none, and then `begin` says so: its store can be mounted all the
+        same, to be read and cleared."""
+        try:
+            reserve(self._fd, 0, _RESERVED)
+        except OSError:
+            with suppress(OSError):  # nor part of it
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size)
+
+    def with_room(self, place: Callable[[], None], ticket: int | None = None) -> None:
+        try:
+            place()
+        except OSError as exc:
+            if exc.errno not in FULL:
+                raise
+            with self._changed:
+                if ticket is None and self._unplaced:
+                    raise
+                self._room.give()
+            place()
 
     def begin(self, group: Group) -> int:
         with self._changed:
@@ -200,10 +251,11 @@ class RedoLog:
                 with suppress(OSError):  # then it grows, and the error is for whoever asks for a checkpoint
                     self._empty()
                 record = group.encode(self._epoch)
+            self._room.keep(sum(other.room for other in self._unplaced.values()) + group.room)
             ticket = self._end
             write_all(self._fd, record, ticket)
             self._end += len(record)
-            self._unplaced.add(ticket)
+            self._unplaced[ticket] = group
             self._files.add(group.file_id)
             return ticket
 
@@ -217,8 +269,27 @@ class RedoLog:
 
     def end(self, ticket: int) -> None:
         with self._changed:
-            self._unplaced.discard(ticket)
+            self._unplaced.pop(ticket, None)
             self._changed.notify_all()
+
+    def finish(self, fd: int) -> None:
+        """Before the file behind `fd`, which nobody has open, is read: what could not be placed when it was closed is
+        placed. Errors: OSError."""
+        if not self._unplaced:
+            return
+        file_id = os.pread(fd, 16, FILE_ID_AT)
+        for ticket, group in sorted(self._left(file_id).items()):
+            self.with_room(partial(group.place, fd), ticket)
+            self.end(ticket)
+
+    def forget(self, file_id: bytes) -> None:
+        """The file is gone: nothing of it has to be placed any more."""
+        for ticket in self._left(file_id):
+            self.end(ticket)
+
+    def _left(self, file_id: bytes) -> dict[int, Group]:
+        with self._changed:
+            return {ticket: group for ticket, group in self._unplaced.items() if group.file_id == file_id}
 
     def holds(self, file_id: bytes) -> bool:
         return file_id in self._files
@@ -235,7 +306,7 @@ class RedoLog:
             return
         sync_filesystem(self._fd)
         first = os.pread(self._fd, _HEAD.size, 0)
-        write_all(self._fd, bytes(_HEAD.size), 0)
+        self.with_room(lambda: write_all(self._fd, bytes(_HEAD.size), 0))
         try:
             os.fdatasync(self._fd)
         except OSError:
@@ -243,7 +314,7 @@ class RedoLog:
             raise
         if self._end > _RESERVED:
             os.ftruncate(self._fd, 0)
-            reserve(self._fd, 0, _RESERVED)
+            self._reserve()
         self._end = 0
         self._epoch += 1
         self._files.clear()
@@ -253,7 +324,7 @@ class RedoLog:
         placed. A group whose file is gone, or is another file by now, is skipped: it was removed after that. Raises
         OSError, and keeps the log, when the disk fails: then the store must not be written to."""
         outcomes = []
-        for group in groups_left(self._fd):
+        for group in _last_images(list(groups_left(self._fd))):
             try:
                 if self._place(group):
                     outcomes.append(Replayed(group.path, group.file_id, ""))
@@ -264,7 +335,8 @@ class RedoLog:
         sync_filesystem(self._fd)
         os.ftruncate(self._fd, 0)
         os.fdatasync(self._fd)
-        reserve(self._fd, 0, _RESERVED)
+        self._room.close()
+        self._reserve()
         return outcomes
 
     def _place(self, group: Group) -> bool:
@@ -274,7 +346,9 @@ class RedoLog:
             head = os.pread(fd, FILE_ID_AT + 16, 0)
             if not head.startswith(MAGIC) or head[FILE_ID_AT:] != group.file_id:
                 return False
-            group.place(fd)
+            if not group.zeros:  # what is there already takes no space again
+                group.images = [(at, data) for at, data in group.images if os.pread(fd, len(data), at) != data]
+            self.with_room(partial(group.place, fd))
             return True
         finally:
             os.close(fd)
@@ -285,6 +359,7 @@ class RedoLog:
             if self._end and not self._unplaced:
                 self._empty()
                 os.ftruncate(self._fd, 0)
+                self._room.close()
         os.close(self._fd)
 
 

@@ -139,9 +139,11 @@ class OpenFiles:
             if file.references > 1:
                 file.references -= 1
                 return
+        committed = False
         try:
             # Outside the lock, as this may write; a new opener meanwhile shares the file and closes it later.
             file.commit()
+            committed = True
         finally:
             with self._lock:
                 file.references -= 1
@@ -151,8 +153,10 @@ class OpenFiles:
                     file.inode.opened = None
             if last:
                 try:
-                    if file.sealed is not None:
+                    if file.sealed is not None and committed:
                         file.sealed.detach()
+                    elif file.sealed is not None:
+                        file.sealed.give_up()
                 finally:
                     self._inodes.closed(file.inode, os.fstat(file.fd))
 
@@ -184,6 +188,7 @@ class OpenFiles:
             if (kept := file.sealed) is not None:  # another caller was faster, and was decided for itself alone
                 decide(kept.header)
                 return kept
+            self._redo.finish(file.fd)
             inode, found = file.inode, os.fstat(file.fd)
             if inode.store_ctime != found.st_ctime_ns:
                 inode.commit_cached = None
@@ -250,6 +255,11 @@ class OpenFiles:
         by where they lie. Errors: OSError."""
         if inode.is_directory or (inode.file_id is not None and self._redo.holds(inode.file_id)):
             self._redo.checkpoint()
+
+    def removed(self, inode: Inode) -> None:
+        """`inode` has no name any more."""
+        if inode.file_id is not None:
+            self._redo.forget(inode.file_id)
 
     def moved(self, inode: Inode) -> None:
         """`inode` lies elsewhere now, and everything below it: the redo log names files by where they lie."""
