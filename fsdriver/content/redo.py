@@ -12,6 +12,8 @@ import fcntl
 import os
 import stat
 import struct
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -164,20 +166,39 @@ def groups_left(log: int) -> Iterator[Group]:
         at, epoch = at + length, of_epoch
 
 
+class Covered:
+    """Ranges of one file that need no earlier image any more."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts from `start` to `end` that were not covered; now they are."""
+        first = bisect_left(self._ends, start)
+        last = bisect_right(self._starts, end)
+        edges = [start]
+        for low, high in zip(self._starts[first:last], self._ends[first:last], strict=True):
+            edges += [min(max(low, start), end), min(high, end)]
+        edges.append(end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last], self._ends[first:last] = [start], [end]
+        return [(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if low < high]
+
+
 def _last_images(groups: list[Group]) -> list[Group]:
-    """The groups, without images that later groups of the same file replace or cut off: the space that those took may
-    be somebody else's by now."""
-    replaced: set[tuple[bytes, int, int]] = set()
-    cut: dict[bytes, int] = {}
+    """The groups, without the images, or parts of them, that later groups of the same file replace or cut off: the
+    space that those took may be somebody else's by now."""
+    covered: defaultdict[bytes, Covered] = defaultdict(Covered)
     for group in reversed(groups):
+        already, images = covered[group.file_id], list[tuple[int, Buffer]]()
         if group.cut_to >= 0:
-            cut[group.file_id] = min(group.cut_to, cut.get(group.file_id, group.cut_to))
-        end = cut.get(group.file_id, 1 << 64)
-        places = [(group.file_id, at, len(data)) for at, data in group.images]
-        group.images = [
-            image for image, place in zip(group.images, places, strict=True) if place not in replaced and place[1] < end
-        ]
-        replaced.update(places)
+            already.add(group.cut_to, 1 << 64)
+        for at, data in group.images:
+            view = memoryview(data)
+            images += [(low, view[low - at : high - at]) for low, high in already.add(at, at + len(view))]
+        group.images = images
     return groups
 
 

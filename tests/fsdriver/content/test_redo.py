@@ -6,9 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsdriver.content import Group, RedoLog, backing
 from fsdriver.content import redo as redo_module
+from fsdriver.content.redo import Covered
 from tests.fsdriver.content.samples import FILE_ID, new_file
 from tests.patience import PATIENCE
 
@@ -247,6 +250,16 @@ def test_replay_writes_nothing_twice(store, tmp_path, monkeypatch):
     assert len(log.replay()) == 4
     assert written == [4096]
     assert os.pread(fd, 10_000, 4096) == b"last"
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=30))
+def test_ranges_that_are_covered_are_not_given_twice(ranges):
+    covered = Covered()
+    model: set[int] = set()
+    for start, length in ranges:
+        wanted = set(range(start, start + length))
+        assert {at for low, high in covered.add(start, start + length) for at in range(low, high)} == wanted - model
+        model |= wanted
 
 
 def test_random_bytes_are_an_empty_log(store, tmp_path):
