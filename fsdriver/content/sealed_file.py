@@ -190,6 +190,11 @@ class SealedFile:
         """Whether bytes lie behind what the commit covers: left by a crash or put there. They are never served."""
         return self._draft.garbage
 
+    def cut_garbage(self) -> None:
+        """What `overlong` tells of goes."""
+        with self._lock:
+            self._prepare()
+
     @property
     def dirty(self) -> bool:
         """Whether a flush would write something."""

@@ -277,12 +277,16 @@ class OpenFiles:
             raise HeaderDamaged("an empty file in the store: its maker died before it was sealed")
         return Header.parse(data)
 
-    def give_to(self, head: InHeader, name: bytes, directory: int) -> None:
-        """What the daemon just made belongs to the caller; a set-group-id directory keeps its group."""
+    def give_to(self, head: InHeader, made: bytes | int, directory: int) -> None:
+        """What the daemon just made, a name or a descriptor, belongs to the caller; a set-group-id directory keeps its
+        group."""
         if not self._as_root or (head.uid == 0 and head.gid == 0):
             return
         gid = -1 if os.fstat(directory).st_mode & stat.S_ISGID else head.gid
-        os.chown(name, head.uid, gid, dir_fd=directory, follow_symlinks=False)
+        if isinstance(made, int):
+            os.fchown(made, head.uid, gid)
+        else:
+            os.chown(made, head.uid, gid, dir_fd=directory, follow_symlinks=False)
 
 
 def _in_store(path: str) -> bytes:
