@@ -38,6 +38,7 @@ class Requests:
     ) -> None:
         self._config = config
         self._drive = built.drive
+        self._sharing = built.sharing
         self._keys = keys
         self._session = session
         self._stop = stop
@@ -66,6 +67,7 @@ class Requests:
             "pid": os.getpid(),
             "drive": self._config.drive,
             "store": self._config.store,
+            "shared_with": self._sharing.others,
             "company": self._config.company_name,
             "machine": self._config.machine,
             "mode": self._config.mode,

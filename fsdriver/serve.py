@@ -90,13 +90,6 @@ class Drive:
             now=clock.now,
         )
         undo.callback(built.close)
-        for replayed in store.replayed:
-            if replayed.problem:
-                built.drive.recorder.note(
-                    "damaged",
-                    f"a change that a crash interrupted was dropped: {replayed.problem}",
-                    path="/" + os.fsdecode(replayed.path),
-                )
         undo.callback(keys.stop)
         if keys.bundle is not None:  # kept from last time; before the start, after which changes are told in order
             built.revocation.decide_anew(keys.bundle, keys.logins)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import click
 
+from fsdriver.commands.shown import shown
 from fsdriver.content.keyfile import KeyFileError
 from fsdriver.errors import ChunkForged, FileDamaged, FormatUnknown, FsError, HeaderDamaged
 from fsdriver.exitcodes import ExitCode
@@ -24,18 +25,18 @@ def reported(path: str) -> Iterator[None]:
     try:
         yield
     except (HeaderDamaged, ChunkForged, FileDamaged) as exc:
-        raise CommandFailed(f"{path}: {exc}", ExitCode.VERIFICATION_FAILED) from exc
+        raise CommandFailed(f"{shown(path)}: {exc}", ExitCode.VERIFICATION_FAILED) from exc
     except FormatUnknown as exc:
-        raise CommandFailed(f"{path}: {exc}") from exc
+        raise CommandFailed(f"{shown(path)}: {exc}") from exc
     except FsError as exc:
-        raise CommandFailed(f"{path}: {exc}", ExitCode.DENIED) from exc
+        raise CommandFailed(f"{shown(path)}: {exc}", ExitCode.DENIED) from exc
     except KeyFileError as exc:
         raise CommandFailed(str(exc), ExitCode.USAGE) from exc
     except FileNotFoundError as exc:
-        raise CommandFailed(f"{exc.filename or path}: no such file", ExitCode.NOT_FOUND) from exc
+        raise CommandFailed(f"{shown(exc.filename or path)}: no such file", ExitCode.NOT_FOUND) from exc
     except FileExistsError as exc:
-        raise CommandFailed(f"{exc.filename or path} exists already", ExitCode.CONFLICT) from exc
+        raise CommandFailed(f"{shown(exc.filename or path)} exists already", ExitCode.CONFLICT) from exc
     except PermissionError as exc:
-        raise CommandFailed(f"{exc.filename or path}: permission denied", ExitCode.DENIED) from exc
+        raise CommandFailed(f"{shown(exc.filename or path)}: permission denied", ExitCode.DENIED) from exc
     except OSError as exc:
-        raise CommandFailed(f"{exc.filename or path}: {exc.strerror or exc}") from exc
+        raise CommandFailed(f"{shown(exc.filename or path)}: {exc.strerror or exc}") from exc

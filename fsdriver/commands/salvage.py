@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from fsdriver.commands.failure import CommandFailed, reported
-from fsdriver.commands.newfile import new_file
+from fsdriver.commands.newfile import about, new_file
+from fsdriver.commands.shown import ranges_shown, shown
 from fsdriver.commands.unseal import open_regular
 from fsdriver.content.backing import write_all
 from fsdriver.content.keyfile import KeyFile
@@ -29,8 +30,11 @@ _SHOWN = 100
 def salvage(context: click.Context, file: Path, key_file: Path, output: Path, report: str | None) -> None:
     """Save what verifies of the damaged sealed FILE; what does not becomes zeros, and is listed.
 
-    Ends with 0 only if nothing was lost and everything belongs together. Otherwise the content may be a mixture of the
-    file's states at different times: each piece of it is what the drive once wrote there.
+    Ends with 0 only if the whole content is there: nothing was lost, and all of it is of one commit, the last. Damage
+    to the header alone, or bytes behind the end, are said and cost nothing. Ends with 7 if bytes are lost, or if it is
+    not certain that the pieces belong together: each is what the drive once wrote there, at different times perhaps.
+    If nothing of the content verifies, no output is made, which also ends with 7. All other codes mean that it was not
+    tried or could not be finished; no output is made then.
     """
     with reported(str(file)):
         keys = KeyFile.load(key_file)
@@ -38,13 +42,13 @@ def salvage(context: click.Context, file: Path, key_file: Path, output: Path, re
         try:
             found = Salvage(fd, keys.unlock)
             with new_file(output) as out:
-                _write(found, out)
+                _write(found, out, output)
                 if found.size and not found.saved:
-                    raise CommandFailed(f"{file}: no chunk of it verifies; nothing was written", _DAMAGED)
+                    raise CommandFailed(f"{shown(file)}: no chunk of it verifies; nothing was written", _DAMAGED)
         finally:
             os.close(fd)
     for line in _lines(found):
-        click.echo(f"{file}: {line}", err=True)
+        click.echo(shown(f"{file}: {line}"), err=True)
     if report == "json":
         click.echo(json.dumps(_facts(found), indent=2))
     if not found.together:
@@ -54,21 +58,24 @@ def salvage(context: click.Context, file: Path, key_file: Path, output: Path, re
 _DAMAGED = ExitCode.VERIFICATION_FAILED
 
 
-def _write(found: Salvage, out: int) -> None:
-    os.ftruncate(out, found.size)
+def _write(found: Salvage, out: int, output: Path) -> None:
+    with about(output):
+        os.ftruncate(out, found.size)
     bar = click.progressbar(length=found.size, label="salvage", file=sys.stderr, hidden=not sys.stderr.isatty())
     with bar, closing(found.pieces()) as pieces:
         for piece in pieces:
             if piece.data is not None:
-                write_all(out, piece.data, piece.start)
+                with about(output):
+                    write_all(out, piece.data, piece.start)
             bar.update(piece.end - piece.start)
 
 
 def _lines(found: Salvage) -> list[str]:
     lines = list(found.notes)
-    lines += [f"lost: bytes {start} to {end - 1} ({end - start})" for start, end in found.lost[:_SHOWN]]
-    if len(found.lost) > _SHOWN:
-        lines.append(f"lost: {len(found.lost) - _SHOWN} more ranges; --report json has them all")
+    lines += [f"lost: {line}" for line in ranges_shown(found.lost, _SHOWN)]
+    lines += [f"newer than the last commit: {line}" for line in ranges_shown(found.newer, _SHOWN)]
+    if max(len(found.lost), len(found.newer)) > _SHOWN:
+        lines.append("--report json has all ranges")
     if not found.together:
         lines.append(f"{found.saved} of {found.size} bytes saved: each piece verifies, but perhaps not all together")
     return lines
@@ -79,6 +86,7 @@ def _facts(found: Salvage) -> dict[str, object]:
         "size": found.size,
         "saved": found.saved,
         "lost": found.lost,
+        "newer": found.newer,
         "together": found.together,
         "generation": found.commit.generation if found.commit else None,
         "notes": found.notes,

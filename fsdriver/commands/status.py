@@ -36,6 +36,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("policy", f"number {facts['policy']}"),
         ("records", f"{spool['waiting']} waiting" + (f": {spool['problem']}" if spool["problem"] else "")),
     ]
+    if facts["shared_with"]:
+        rows.append(("shared", f"the store is mounted by {', '.join(facts['shared_with'])} as well"))
     if facts["log_problem"]:
         rows.append(("log", facts["log_problem"]))
     if facts["clock_rolled_back"]:

@@ -7,6 +7,10 @@ import os
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE = 0x02
 _ZEROS = bytes(1 << 20)
+_AT_EMPTY_PATH = 0x1000
+_AT_STATX_FORCE_SYNC = 0x2000
+_STATX_BASIC_STATS = 0x7FF
+_statx_answer = ctypes.c_char * 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate64
@@ -14,6 +18,7 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 _syncfs = _libc.syncfs
 _syncfs.argtypes = (ctypes.c_int,)
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+AT_FDCWD = -100
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
@@ -90,9 +95,28 @@ def hole_from(fd: int, offset: int) -> int | None:
         raise
 
 
+def user_names(fd: int) -> list[bytes]:
+    """Names of the `user.` attributes; none where the filesystem has no attributes."""
+    try:
+        return [name for name in map(os.fsencode, os.listxattr(fd)) if name.startswith(b"user.")]
+    except OSError as exc:
+        if exc.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
 def sync_filesystem(fd: int) -> None:
     """Everything that was written to the filesystem of `fd` is on the disk when this returns: syncfs(2)."""
     if _syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def revalidate(fd: int) -> None:
+    """What is read from `fd` after this is what others have written before it: over a network a filesystem looks at the
+    server now, whatever it remembers. Errors: OSError."""
+    # statx(2), whose answer nobody needs.
+    if _libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC, _STATX_BASIC_STATS, _statx_answer()):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

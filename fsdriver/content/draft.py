@@ -337,12 +337,12 @@ class Draft:
 
     # ---- committing ------------------------------------------------------------------------------------------------
 
-    def plan(self, path: bytes) -> Plan:
-        """What has to be placed to commit the content as it is; `path` is for the redo log."""
+    def plan(self) -> Plan:
+        """What has to be placed to commit the content as it is."""
         self.cut_garbage()
         before = Commit(self.commit.generation, self.size, self.seals, self._sum)
         cut = self.cut or self._tail.taken
-        return seal_plan(self.slots, self.header, self._keys, path, before, self.dirty, self._wipes, cut=cut)
+        return seal_plan(self.slots, self.header, self._keys, before, self.dirty, self._wipes, cut=cut)
 
     def adopt(self, commit: Commit) -> None:
         """Everything is in its place and counted by `commit`."""

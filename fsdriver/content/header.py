@@ -181,12 +181,20 @@ class Header(NamedTuple):
     def check(self, data: bytes, file_key: FileKey) -> FileKeys:
         """The file's keys, after the header in `data` has been found to be made with them. Raises HeaderDamaged."""
         keys = FileKeys.draw(file_key, self.file_id, self.suite)
+        self.verify(data, keys)
+        return keys
+
+    def verify(self, data: bytes, keys: FileKeys) -> None:
+        """Raises HeaderDamaged unless the header in `data` was made with `keys`."""
         if not hmac.compare_digest(keys.commitment, self.commitment):
             raise HeaderDamaged("the file key is not the one this header was made with")
         untagged = b"".join((data[:_TAG_AT], _NO_TAG, data[_TAG_END:COMMIT_AT]))
         if not hmac.compare_digest(hmac.digest(keys.header_tag, untagged, "sha256"), self.tag):
             raise HeaderDamaged("the header was changed: its tag does not verify")
-        return keys
+
+    def stands_in(self, data: bytes) -> bool:
+        """Whether this header, with this tag, is the one in `data`. Proves nothing against who made one up."""
+        return data[_TAG_AT:_TAG_END] == self.tag
 
     def require_company(self, company: bytes) -> None:
         """Raises OtherCompany unless the file belongs to `company`."""

@@ -38,7 +38,6 @@ def seal_plan(
     slots: Slots,
     header: Header,
     keys: FileKeys,
-    path: bytes,
     before: Commit,
     dirty: dict[int, bytearray],
     wipes: list[tuple[int, int]],
@@ -78,7 +77,6 @@ def seal_plan(
     ends_in_hole = before.size > 0 and slots.holes.find((before.size - 1) // header.chunk_size) is not None
     group = Group(
         header.file_id,
-        path,
         [*covered, (COMMIT_AT, commit.seal(header, keys))],
         [(slots.offset(first), (after - first) * stride) for first, after in wipes],
         extend_to=sealed if ends_in_hole else 0,

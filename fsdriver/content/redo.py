@@ -5,37 +5,40 @@ returned the group is on the disk; then its images are placed; then `end` says s
 *checkpoint* has synced the whole store, and count until then: after a kill or a power cut `replay` places all of them
 again, in order, at the next mount, which needs no key. INVARIANT: so all that is changed in a file that has a group in
 the log goes through the log as well (`holds`), or waits for a checkpoint.
+
+Between a group and its replay a file may be renamed, and a power cut may take that back, or an unlink: a group says
+which file it is for by file id and inode number, and its path is only where that is looked for first (`search`).
 """
 
 import errno
-import fcntl
 import os
-import stat
 import struct
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Condition, Lock
 from typing import NamedTuple, Protocol, Self
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fsdriver.content import range_locks
 from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
-from fsdriver.content.beneath import open_beneath
 from fsdriver.content.chunks import Buffer
-from fsdriver.content.header import FILE_ID_AT, MAGIC
+from fsdriver.content.header import FILE_ID_AT
 from fsdriver.content.room import BLOCK, FULL, Room
+from fsdriver.content.search import Sought, find, open_sought
 
 _LOG_MAGIC = b"GFSREDO1"
-_HEAD = struct.Struct(">8sB7xQQ16sQqIII4x16s")
+_HEAD = struct.Struct(">8sB7sQQ16sQqIIII16s")
+_INODE_END = 1 << 56
+_LOG_INODE_MASK = 0xFFFFFFFF
 _STATE_AT = 8
 _OPEN, _PLACED = 1, 2
 _CHECKSUM_AT = _HEAD.size - 16
 _EXTENT = struct.Struct(">QQ")
-_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 _RESERVED = 16 << 20
 _GROUP_MAX = 1 << 30
 _PATIENCE = 2.0
@@ -50,8 +53,6 @@ class Group:
     """Changes to one sealed file, in the order they are made: extend, zero, write, cut."""
 
     file_id: bytes
-    path: bytes
-    """Relative to the store."""
     images: list[tuple[int, Buffer]]
     """(offset in the sealed file, bytes)"""
     zeros: list[tuple[int, int]] = field(default_factory=list)
@@ -60,6 +61,15 @@ class Group:
     """The file is made at least this long first."""
     cut_to: int = -1
     """The file is cut to this size last; -1 for no cut."""
+    path: bytes = b""
+    """Where the file lay, relative to the store."""
+    inode: int = 0
+    """Its inode number; 0 where that is not known."""
+
+    @property
+    def sought(self) -> Sought:
+        """Which file it is for."""
+        return Sought(self.file_id, self.inode)
 
     def place(self, fd: int, before_cut: Callable[[], None] | None = None) -> None:
         """Makes the changes. Doing it twice is the same as doing it once. `before_cut` is called before the file is
@@ -80,20 +90,28 @@ class Group:
         """Bytes that placing takes at most, where the disk overwrites nothing in place, or there was nothing."""
         return sum(len(data) + 2 * BLOCK for _, data in self.images) + 2 * BLOCK * len(self.zeros)
 
-    def encode(self, epoch: int) -> bytearray:
-        """The group as it stands in the log."""
+    def encode(self, epoch: int, log_inode: int = 0) -> bytearray:
+        """The group as it stands in the log, which has that inode number itself."""
         extents = [_EXTENT.pack(offset, len(data)) for offset, data in self.images]
         extents += [_EXTENT.pack(offset, length) for offset, length in self.zeros]
         record = bytearray().join([bytes(_HEAD.size), self.path, *extents, *(data for _, data in self.images)])
-        head = (self.file_id, self.extend_to, self.cut_to, len(self.path), len(self.images), len(self.zeros))
-        _HEAD.pack_into(record, 0, _LOG_MAGIC, _OPEN, epoch, len(record), *head, bytes(16))
+        inode = (self.inode if self.inode < _INODE_END else 0).to_bytes(7, "big")
+        sizes = len(self.path), len(self.images), len(self.zeros)
+        head = (_LOG_MAGIC, _OPEN, inode, epoch, len(record), self.file_id, self.extend_to, self.cut_to, *sizes)
+        _HEAD.pack_into(record, 0, *head, log_inode & _LOG_INODE_MASK, bytes(16))
         record[_CHECKSUM_AT : _HEAD.size] = _checksum(record)
         return record
+
+    @property
+    def retires(self) -> bool:
+        """Whether it changes nothing: then the groups of the file that come before it do not count."""
+        return not self.images and not self.zeros and not self.extend_to and self.cut_to < 0
 
     @classmethod
     def decode(cls, record: memoryview) -> Self:
         """The group in a whole record. Raises ValueError for bytes that `encode` cannot have made."""
-        *_, file_id, extend_to, cut_to, path_size, image_count, zero_count, _ = _HEAD.unpack_from(record)
+        _, _, inode, _, _, file_id, extend_to, cut_to, *sizes, _, _ = _HEAD.unpack_from(record)
+        path_size, image_count, zero_count = sizes
         at = _HEAD.size + path_size
         path = bytes(record[_HEAD.size : at])
         extents_end = at + _EXTENT.size * (image_count + zero_count)
@@ -107,7 +125,7 @@ class Group:
             at += length
         if at != len(record):
             raise ValueError("lengths do not add up")
-        return cls(file_id, path, images, extents[image_count:], extend_to, cut_to)
+        return cls(file_id, images, extents[image_count:], extend_to, cut_to, path, int.from_bytes(inode, "big"))
 
 
 def _checksum(record: bytearray) -> bytes:
@@ -133,37 +151,65 @@ class Redo(Protocol):
     def holds(self, file_id: bytes) -> bool:
         """Whether a group of this file is in the log, placed or not."""
 
+    def retire(self, sought: Sought, fd: int) -> None:
+        """All groups of this file, which is open as `fd`, are in their places on the disk, and count no longer, when
+        this returns: another machine may change the file then."""
+
     def checkpoint(self) -> None:
         """Everything that was placed is on the disk itself, and the log is empty, when this returns."""
 
 
 class Replayed(NamedTuple):
-    """What became of a group that a crash had left: `problem` is empty when it was placed."""
+    """What became of a group that a crash had left: `problem` is empty when it was placed. Of groups that could not be
+    placed, one for each file."""
 
     path: bytes
     file_id: bytes
     problem: str
 
 
-def groups_left(log: int) -> Iterator[Group]:
-    """The groups in the log file `log` that are whole and not marked as placed; a torn one ends it. OSError."""
-    at, epoch, size = 0, None, os.fstat(log).st_size
+def groups_left(log: int) -> list[Group]:
+    """The groups in the log file `log` that count: whole, not marked as placed, not retired; a torn one ends the log.
+    OSError.
+
+    Where the log itself has not the inode number any more with which it was written, the store was copied, or its
+    numbers do not last: then those of files are not known either."""
+    groups: list[Group] = []
+    about = os.fstat(log)
+    known = True
+    at, epoch, size = 0, None, about.st_size
     while len(head := os.pread(log, _HEAD.size, at)) == _HEAD.size:
-        magic, state, of_epoch, length, *_, checksum = _HEAD.unpack(head)
+        magic, state, _, of_epoch, length, *_, log_inode, checksum = _HEAD.unpack(head)
         # Groups of an earlier epoch were all placed: the log starts over only then.
         if magic != _LOG_MAGIC or not _HEAD.size <= length <= _GROUP_MAX or of_epoch != (epoch or of_epoch):
-            return
+            break
         if length > size - at:
-            return
+            break
         record = bytearray(os.pread(log, length, at))
         record[_STATE_AT] = _OPEN
         record[_CHECKSUM_AT : _HEAD.size] = bytes(16)
         if len(record) != length or _checksum(record) != checksum:
-            return
+            break
         if state == _OPEN:
             with suppress(ValueError):
-                yield Group.decode(memoryview(record))
+                group = Group.decode(memoryview(record))
+                known = log_inode == about.st_ino & _LOG_INODE_MASK
+                if group.retires:
+                    groups = [other for other in groups if other.sought != group.sought]
+                else:
+                    groups.append(group)
         at, epoch = at + length, of_epoch
+    return groups if known else [replace(group, inode=0) for group in groups]
+
+
+def is_begun(log: int) -> bool:
+    """Whether there may be groups in the log file `log`. OSError."""
+    return os.pread(log, len(_LOG_MAGIC), 0) == _LOG_MAGIC
+
+
+# A daemon has the whole of its log, but for the first byte once its log has been replayed: so others can tell a daemon
+# that works from one that is not ready, and from somebody who replays the log of a daemon that died.
+_REPLAYING_AT, _WORKING_AT = 0, 1
 
 
 class Covered:
@@ -190,9 +236,9 @@ class Covered:
 def _last_images(groups: list[Group]) -> list[Group]:
     """The groups, without the images, or parts of them, that later groups of the same file replace or cut off: the
     space that those took may be somebody else's by now."""
-    covered: defaultdict[bytes, Covered] = defaultdict(Covered)
+    covered: defaultdict[Sought, Covered] = defaultdict(Covered)
     for group in reversed(groups):
-        already, images = covered[group.file_id], list[tuple[int, Buffer]]()
+        already, images = covered[group.sought], list[tuple[int, Buffer]]()
         if group.cut_to >= 0:
             already.add(group.cut_to, 1 << 64)
         for at, data in group.images:
@@ -204,14 +250,22 @@ def _last_images(groups: list[Group]) -> list[Group]:
 
 def lock_log(log: int) -> None:
     """Takes the log file `log`, open for reading and writing, for as long as this descriptor is open. Raises
-    BlockingIOError while a daemon holds it."""
-    fcntl.fcntl(log, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+    BlockingIOError while somebody else has it."""
+    if not range_locks.take(log, range_locks.EXCLUSIVE, 0, range_locks.TO_THE_END):
+        raise BlockingIOError(errno.EAGAIN, "somebody else has the redo log")
 
 
 def is_locked(log: int) -> bool:
     """Whether somebody else has the log file `log`. Raises OSError."""
-    (kind,) = struct.unpack_from("h", fcntl.fcntl(log, fcntl.F_OFD_GETLK, _WHOLE_FILE))
-    return bool(kind != fcntl.F_UNLCK)
+    return range_locks.held_by_others(log, range_locks.EXCLUSIVE, 0, range_locks.TO_THE_END) is not None
+
+
+def works(log: int) -> bool:
+    """Whether a daemon that has replayed its log has the log file `log`."""
+    return (
+        range_locks.held_by_others(log, range_locks.EXCLUSIVE, _WORKING_AT) is not None
+        and range_locks.held_by_others(log, range_locks.EXCLUSIVE, _REPLAYING_AT) is None
+    )
 
 
 class RedoLog:
@@ -223,6 +277,8 @@ class RedoLog:
         The caller runs `replay` before anything is written to the store.
         """
         self._store_fd = store_fd
+        self._folder = os.fsdecode(name.partition(b"/")[0])
+        """The drive's own corner: what lies there is in the making, and removed at the mount that replays the log."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(name, flags, 0o600, dir_fd=store_fd)
         try:
@@ -230,13 +286,15 @@ class RedoLog:
         except BaseException:
             os.close(self._fd)
             raise
+        self._inode = os.fstat(self._fd).st_ino
         self._changed = Condition()
         """Guards what follows; told when a group is placed."""
         self._unplaced: dict[int, Group] = {}
         """By ticket."""
-        self._files: set[bytes] = set()
         # INVARIANT: enough for all groups that are not placed, until the disk is full and one of them takes it.
         self._room = Room(store_fd, name + b".room")
+        self._files: dict[bytes, set[int]] = {}
+        """Inode numbers of the files with this id: a copy has the same."""
         self._end = 0
         self._epoch = int.from_bytes(os.urandom(4), "big")
         self._syncing = Lock()
@@ -267,17 +325,17 @@ class RedoLog:
 
     def begin(self, group: Group) -> int:
         with self._changed:
-            record = group.encode(self._epoch)
+            record = group.encode(self._epoch, self._inode)
             if self._end + len(record) > _RESERVED and not self._unplaced:
                 with suppress(OSError):  # then it grows, and the error is for whoever asks for a checkpoint
                     self._empty()
-                record = group.encode(self._epoch)
+                record = group.encode(self._epoch, self._inode)
             self._room.keep(sum(other.room for other in self._unplaced.values()) + group.room)
             ticket = self._end
             write_all(self._fd, record, ticket)
             self._end += len(record)
             self._unplaced[ticket] = group
-            self._files.add(group.file_id)
+            self._files.setdefault(group.file_id, set()).add(group.inode)
             return ticket
 
     def sync(self) -> None:
@@ -298,22 +356,37 @@ class RedoLog:
         placed. Errors: OSError."""
         if not self._unplaced:
             return
-        file_id = os.pread(fd, 16, FILE_ID_AT)
-        for ticket, group in sorted(self._left(file_id).items()):
+        sought = Sought(os.pread(fd, 16, FILE_ID_AT), os.fstat(fd).st_ino)
+        for ticket, group in sorted(self._left(sought).items()):
             self.with_room(partial(group.place, fd), ticket)
             self.end(ticket)
 
-    def forget(self, file_id: bytes) -> None:
+    def forget(self, sought: Sought) -> None:
         """The file is gone: nothing of it has to be placed any more."""
-        for ticket in self._left(file_id):
+        for ticket in self._left(sought):
             self.end(ticket)
 
-    def _left(self, file_id: bytes) -> dict[int, Group]:
+    def _left(self, sought: Sought) -> dict[int, Group]:
         with self._changed:
-            return {ticket: group for ticket, group in self._unplaced.items() if group.file_id == file_id}
+            return {ticket: group for ticket, group in self._unplaced.items() if group.sought == sought}
 
     def holds(self, file_id: bytes) -> bool:
         return file_id in self._files
+
+    def retire(self, sought: Sought, fd: int) -> None:
+        if sought.inode not in self._files.get(sought.file_id, ()):
+            return
+        os.fdatasync(fd)
+        ticket = self.begin(Group(sought.file_id, [], inode=sought.inode))
+        try:
+            self.sync()
+        finally:
+            self.end(ticket)
+        with self._changed:
+            left = self._files.get(sought.file_id, set())
+            left.discard(sought.inode)
+            if not left:
+                self._files.pop(sought.file_id, None)
 
     def checkpoint(self) -> None:
         with self._changed:
@@ -340,19 +413,28 @@ class RedoLog:
         self._epoch += 1
         self._files.clear()
 
+    def announce(self) -> None:
+        """After `replay`: other machines see that this daemon works (`works`)."""
+        range_locks.release(self._fd, _REPLAYING_AT)
+
     def replay(self) -> list[Replayed]:
         """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was
-        placed. A group whose file is gone, or is another file by now, is skipped: it was removed after that. Raises
-        OSError, and keeps the log, when the disk fails: then the store must not be written to."""
+        placed. A group whose file is nowhere is skipped: it was removed after that. Raises OSError, and keeps the log,
+        when the disk fails: then the store must not be written to."""
         outcomes = []
-        for group in _last_images(list(groups_left(self._fd))):
-            try:
-                if self._place(group):
-                    outcomes.append(Replayed(group.path, group.file_id, ""))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except ValueError as exc:
-                outcomes.append(Replayed(group.path, group.file_id, str(exc)))
+        groups = _last_images(groups_left(self._fd))
+        guesses = ((group.path, group.sought) for group in groups)
+        found, problems = find(self._store_fd, guesses, skip=self._folder)
+        for group in groups:
+            path = found.get(group.sought)
+            if path is not None and (fd := open_sought(self._store_fd, path, group.sought)) is not None:
+                try:
+                    self._place(group, fd)
+                finally:
+                    os.close(fd)
+                outcomes.append(Replayed(path, group.file_id, ""))
+            elif problem := problems.pop(group.sought, ""):  # once for all groups of a file
+                outcomes.append(Replayed(group.path, group.file_id, problem))
         sync_filesystem(self._fd)
         os.ftruncate(self._fd, 0)
         os.fdatasync(self._fd)
@@ -360,19 +442,10 @@ class RedoLog:
         self._reserve()
         return outcomes
 
-    def _place(self, group: Group) -> bool:
-        """Whether the group's file is at its path."""
-        fd = _open_regular(self._store_fd, group.path)
-        try:
-            head = os.pread(fd, FILE_ID_AT + 16, 0)
-            if not head.startswith(MAGIC) or head[FILE_ID_AT:] != group.file_id:
-                return False
-            if not group.zeros:  # what is there already takes no space again
-                group.images = [(at, data) for at, data in group.images if os.pread(fd, len(data), at) != data]
-            self.with_room(partial(group.place, fd))
-            return True
-        finally:
-            os.close(fd)
+    def _place(self, group: Group, fd: int) -> None:
+        if not group.zeros:  # what is there already takes no space again
+            group.images = [(at, data) for at, data in group.images if os.pread(fd, len(data), at) != data]
+        self.with_room(partial(group.place, fd))
 
     def close(self) -> None:
         """Gives the log up. If a group could not be placed, all of them stay in it for the next `replay`."""
@@ -382,12 +455,3 @@ class RedoLog:
                 os.ftruncate(self._fd, 0)
                 self._room.close()
         os.close(self._fd)
-
-
-def _open_regular(root: int, path: bytes) -> int:
-    """Opens a regular file for writing without leaving the store: a forged log must not reach other files."""
-    fd = open_beneath(root, path, os.O_RDWR)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise ValueError("not a regular file")
-    return fd

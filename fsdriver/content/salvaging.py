@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 from fsdriver.content.backing import data_from
-from fsdriver.content.chunks import HOLE, ChunkSealer, word_at
+from fsdriver.content.chunks import GENERATION_MASK, HOLE, ChunkSealer, word_at
 from fsdriver.content.commit import SUM_MASK, Commit
 from fsdriver.content.header import Header
 from fsdriver.content.keys import FileKey, FileKeys
@@ -46,6 +46,8 @@ class Salvage:
         """What is wrong with the file as a whole."""
         self.lost: list[tuple[int, int]] = []
         """Plain ranges (start, end) that do not verify, in order; none touches the next."""
+        self.newer: list[tuple[int, int]] = []
+        """Ranges that verify and are saved, and are newer than the commit: it does not count what is there."""
         self.together = False
         """Whether all pieces are from one commit, the last: the sum says so."""
         self._fd = fd
@@ -94,7 +96,7 @@ class Salvage:
             length = min(self._chunk, self.size - start)
             slot = self._slot(index, length)
             after = index + 1
-            lost, data = True, None
+            lost, newer, data = True, False, None
             if slot is None:
                 # Nothing is behind the end of the file; a disk that fails may give the next slot again.
                 after = self._count if self._offset(index) >= self._sealed else after
@@ -106,20 +108,19 @@ class Salvage:
                     hole_end = min(index + run, self.size // self._chunk)
                     total += self._sealer.added(index, slot[:PREFIX_SIZE], slot[MARKER_SIZE - TAG_SIZE : MARKER_SIZE])
                     lost = index >= hole_end or any(slot[MARKER_SIZE:])
+                    newer = self._is_newer(slot)
             elif word_at(slot, 0)[0] and self._open(slot, index, plain[:length]):
                 total += self._sealer.added(index, slot[:PREFIX_SIZE], slot[-TAG_SIZE:])
-                lost, data = False, plain[:length]
+                lost, newer, data = False, self._is_newer(slot), plain[:length]
             end = min(self.size, after * self._chunk)
-            if lost:
-                self._lose(start, end)
+            if lost or newer:
+                _add(self.lost if lost else self.newer, start, end)
             yield Piece(start, end, data)
             index = after
         self.together = not self.lost and self.commit is not None and total & SUM_MASK == self.commit.sum
 
-    def _lose(self, start: int, end: int) -> None:
-        if self.lost and self.lost[-1][1] == start:
-            start = self.lost.pop()[0]
-        self.lost.append((start, end))
+    def _is_newer(self, slot: memoryview) -> bool:
+        return self.commit is not None and word_at(slot, 0)[0] & GENERATION_MASK > self.commit.generation
 
     def _offset(self, index: int) -> int:
         return HEADER_SIZE + index * self._stride
@@ -153,3 +154,10 @@ class Salvage:
         except ChunkForged:
             return False
         return True
+
+
+def _add(ranges: list[tuple[int, int]], start: int, end: int) -> None:
+    """One more at the end, joined to the last if they touch."""
+    if ranges and ranges[-1][1] == start:
+        start = ranges.pop()[0]
+    ranges.append((start, end))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Self
 
 from fsdriver.content import xattrs
-from fsdriver.content.backing import reserve, write_all
+from fsdriver.content.backing import reserve, revalidate, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.commit import Commit
 from fsdriver.content.draft import Draft
@@ -30,6 +30,7 @@ from fsdriver.content.offsets import (
 )
 from fsdriver.content.plan import Plan
 from fsdriver.content.redo import Group, Redo
+from fsdriver.content.search import Sought
 from fsdriver.content.shared_lock import SharedLock
 from fsdriver.content.verified import Remember
 from fsdriver.content.wraps import WrapSlot
@@ -57,9 +58,11 @@ class SealedFile:
         "_chunk",
         "_draft",
         "_fd",
+        "_inode",
         "_keys",
         "_lock",
         "_pending",
+        "_record",
         "_redo",
         "_ticket",
         "header",
@@ -67,18 +70,23 @@ class SealedFile:
         "verified",
     )
 
-    def __init__(self, fd: int, header: Header, keys: FileKeys, commit: Commit, redo: Redo | None, path: bytes) -> None:
+    def __init__(
+        self, fd: int, header: Header, keys: FileKeys, commit: Commit, record: bytes, redo: Redo | None, path: bytes
+    ) -> None:
         self.header = header
         self.path = path
-        """Where the file lies in the store, for the redo log; kept up to date by the owner when it is renamed."""
+        """Where the file lies in the store, as far as the owner knows; the redo log looks for it there first."""
         self.verified = True
         """Whether the sum has been checked since the file was opened (`verify` does it for large files)."""
         self._fd = fd
+        self._inode = os.fstat(fd).st_ino if redo is not None else 0
         self._keys = keys
         self._redo = redo
         self._lock = SharedLock()
         self._chunk = header.chunk_size
         self._draft = Draft(fd, header, keys, commit)
+        self._record = record
+        """The last commit as it lies in the file: another one there was made by somebody else."""
         self._pending: Plan | None = None
         """A commit that is sealed and could not be placed yet; nothing changes before it is."""
         self._ticket: int | None = None
@@ -111,10 +119,11 @@ class SealedFile:
             file_id, company, label, keys.commitment, tuple(slots), chunk_size=chunk_size, text=text
         ).encode(keys)
         commit = Commit()
-        write_all(fd, b"".join((head, commit.seal(header, keys), bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE))), 0)
+        record = commit.seal(header, keys)
+        write_all(fd, b"".join((head, record, bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE))), 0)
         if made is not None:
             made(head, keys)
-        file = cls(fd, header, keys, commit, redo, path)
+        file = cls(fd, header, keys, commit, record, redo, path)
         file._draft.promised = False
         return file
 
@@ -149,11 +158,10 @@ class SealedFile:
         cls, fd: int, header: Header, keys: FileKeys, *, size: int, first: bytes, redo: Redo | None, path: bytes
     ) -> Self:
         """As `open`, with a header that was checked with `keys`."""
-        commit = Commit.open(first[COMMIT_AT : COMMIT_AT + COMMIT_SIZE], header, keys)
-        sealed = sealed_size(commit.size, header.chunk_size)
-        if size < sealed:
-            raise FileDamaged(f"the file was cut: {size} bytes of {sealed} are left")
-        file = cls(fd, header, keys, commit, redo, path)
+        record = first[COMMIT_AT : COMMIT_AT + COMMIT_SIZE]
+        commit = Commit.open(record, header, keys)
+        sealed = _require_size(size, commit, header)
+        file = cls(fd, header, keys, commit, record, redo, path)
         file._draft.garbage = size > sealed
         if file._draft.slots.count <= SUM_CHECKED_CHUNKS:
             if len(first) < sealed:
@@ -266,6 +274,48 @@ class SealedFile:
         if self._draft.slots.base <= SUM_CHECKED_CHUNKS:
             self.verify()
 
+    def is_newest(self) -> bool:
+        """Whether header and commit record are those that were last read or written here, or are being written."""
+        with self._lock:
+            head = self._head()
+            if self._pending is None:
+                return self._is_newest(head)
+            record = head[COMMIT_AT : COMMIT_AT + COMMIT_SIZE]
+            return record in (self._record, *(image for at, image in self._pending.group.images if at == COMMIT_AT))
+
+    def _head(self) -> bytes:
+        revalidate(self._fd)
+        return os.pread(self._fd, HEADER_SIZE, 0)
+
+    def _is_newest(self, head: bytes) -> bool:
+        return head[COMMIT_AT : COMMIT_AT + COMMIT_SIZE] == self._record and self.header.stands_in(head)
+
+    def refresh(self) -> bool:
+        """Takes over what another machine has made of the file; True if it was anything. Nothing has been changed here
+        since the last flush. Raises HeaderDamaged, FormatUnknown, FileDamaged: then all is as before."""
+        with self._lock:
+            head = self._head()
+            if self._is_newest(head):
+                return False
+            record = head[COMMIT_AT : COMMIT_AT + COMMIT_SIZE]
+            header = Header.parse(head)
+            if header.file_id != self.header.file_id:
+                raise FileDamaged("another file was written into this one")
+            header.verify(head, self._keys)
+            commit = Commit.open(record, header, self._keys)
+            size = os.fstat(self._fd).st_size
+            sealed = _require_size(size, commit, header)
+            self._drop_kept()
+            self._draft = Draft(self._fd, header, self._keys, commit)
+            self._draft.garbage = size > sealed
+            self.header, self._record, self.verified = header, record, False
+            return True
+
+    def assume_unsynced(self) -> None:
+        """Another machine may have committed what it has not synced: the next commit that replaces another syncs it."""
+        with self._lock:
+            self._draft.unsynced = True
+
     def _verify_pass(self, let_changes_in: bool) -> bool:
         with self._lock:
             if self._pending is not None or self._draft.cut:
@@ -365,13 +415,20 @@ class SealedFile:
         with self._lock:
             self._settle(durable=True)
 
+    def retire(self) -> None:
+        """`flush`, and nothing of the file counts in the redo log any more: another machine may change it then."""
+        with self._lock:
+            self._settle()
+            if self._redo is not None:
+                self._redo.retire(Sought(self.header.file_id, self._inode), self._fd)
+
     def rewrap(self, label: bytes, slots: Sequence[WrapSlot]) -> None:
         """Gives the file a label and wrap slots; the content is not touched. Flushes."""
         with self._lock:
             self._check_writable()
             self._settle()
             header, head = self.header._replace(label=label, slots=tuple(slots)).encode(self._keys)
-            group = Group(header.file_id, self.path, [(0, head)])
+            group = Group(header.file_id, [(0, head)])
             self._pending = Plan(self._draft.commit, [], group, logged=True)
             self.header = self._draft.header = header
             self._settle()
@@ -445,7 +502,7 @@ class SealedFile:
     def _settle(self, durable: bool = False) -> None:
         """Seals, places and commits what changed. On failure everything is kept, and the next call carries on."""
         if self._pending is None and self._draft.changed:
-            self._pending = self._draft.plan(self.path)
+            self._pending = self._draft.plan()
         if self._pending is not None:
             self._place(self._pending)
         if durable:
@@ -469,6 +526,7 @@ class SealedFile:
         if draft.unsynced and replaces:
             self._sync_file()
         if self._redo is not None and (held or plan.logged):
+            group.path, group.inode = self.path, self._inode
             before, self._ticket = self._ticket, self._redo.begin(group)
             if before is not None:
                 self._redo.end(before)  # left by an earlier try; this group comes after it and has all of it
@@ -484,6 +542,9 @@ class SealedFile:
             draft.unsynced |= group.cut_to >= 0
         self._pending = None
         draft.adopt(plan.commit)
+        at, last = group.images[-1]
+        if at == COMMIT_AT:
+            self._record = bytes(last)
         if self._redo is not None and self._ticket is not None:
             self._redo.end(self._ticket)
             self._ticket = None
@@ -500,3 +561,11 @@ class SealedFile:
         os.fdatasync(self._fd)
         self._draft.unsynced = False
         self._draft.promised = True
+
+
+def _require_size(size: int, commit: Commit, header: Header) -> int:
+    """How long a sealed file is under `commit`. Raises FileDamaged where it has only `size` bytes, which are fewer."""
+    sealed = sealed_size(commit.size, header.chunk_size)
+    if size < sealed:
+        raise FileDamaged(f"the file was cut: {size} bytes of {sealed} are left")
+    return sealed

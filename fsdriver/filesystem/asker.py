@@ -6,7 +6,8 @@ from fsdriver.identity import Caller
 
 
 class MustWait(Exception):
-    """The answer needs the key server: ask again from a thread that may wait. Never reaches the kernel."""
+    """The answer needs the key server, or another machine to let go of the file: ask again from a thread that may wait.
+    Never reaches the kernel."""
 
 
 class Asker(NamedTuple):

@@ -6,7 +6,8 @@ import stat
 import time
 
 from fsdriver.filesystem.asker import Asker
-from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive, without_setid
+from fsdriver.filesystem.drive import Drive, without_setid
+from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.files import Files
 from fsdriver.nodes.inode import Inode
 from fsdriver.protocol import events, replies
@@ -19,19 +20,23 @@ _KILL_SUIDGID = 1 << 11
 class Attributes:
     """Changes attributes of the backing file, through its descriptor where it is open."""
 
-    def __init__(self, drive: Drive, files: Files) -> None:
+    def __init__(self, drive: Drive, files: Files, dropins: DropIns) -> None:
         self._drive = drive
         self._files = files
+        self._dropins = dropins
 
     def setattr(self, event: events.Setattr, asker: Asker) -> bytes:
         drive = self._drive
-        inode = drive.inodes.get(event.head.nodeid)
+        named = drive.inodes.get(event.head.nodeid)
+        inode = self._dropins.settled(named)
+        if (coming := self._dropins.under_way(inode, asker.caller)) is not None:
+            inode = coming.inode  # a descriptor of a replacement has the node of the file that is to be replaced
         view = event.head.nodeid & 1
         valid = event.valid
         if valid & SIZE:
             if not inode.is_regular:
                 raise OSError(errno.EINVAL, "only regular files have a size to set")
-            self._files.truncate(inode, event.fh if valid & _FH else None, event.size, asker)
+            self._files.truncate(named, event.fh if valid & _FH else None, event.size, asker)
         if valid & (_UID | _GID):
             self._chown(inode, event.uid if valid & _UID else -1, event.gid if valid & _GID else -1)
         if valid & _MODE:
@@ -44,7 +49,7 @@ class Attributes:
             self._utimes(event, inode)
         found = drive.stat(inode)
         drive.tell_other_view_attributes(inode, view)
-        return replies.attr(drive.attributes(inode, view, found), ATTR_TIMEOUT)
+        return replies.attr(drive.attributes(named, view, found), drive.validity(inode))
 
     def _chown(self, inode: Inode, uid: int, gid: int) -> None:
         if (file := inode.opened) is not None:

@@ -13,7 +13,7 @@ from fsdriver.errors import ViewRefused
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.filekeys import GivenKey
-from fsdriver.nodes.inode import PLAIN, Inode
+from fsdriver.nodes.inode import CIPHER, PLAIN, Inode
 from fsdriver.nodes.openfile import OpenFile
 from fsdriver.protocol import InHeader, events
 from policy import Action, Label
@@ -131,6 +131,8 @@ class Births:
         inode = file.inode
         try:
             view = drive.view(asker.caller, inode)
+            if view == CIPHER and file.sealed is not None:
+                drive.unfinished.leave(inode, asker.caller, file.sealed)
             drive.inodes.count_lookup(inode, view)
             return drive.entry(inode, view, os.fstat(file.fd))
         finally:
@@ -154,7 +156,8 @@ class Births:
             sealed = drive.files.unlock(file, path, key_of, asker)
             key = key_of(sealed.header).unwrap()
             drive.files.require_writable(file)
-            sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
+            with drive.claims.changing(file, may_wait=asker.may_wait):
+                sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
             inode.label_id = label.id
         drive.recorder.record(
             "relabel",

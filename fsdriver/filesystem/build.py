@@ -8,11 +8,13 @@ from pathlib import Path, PurePath
 from fsdriver.audit_spool import AuditSpool
 from fsdriver.filesystem.attributes import Attributes
 from fsdriver.filesystem.births import Births
+from fsdriver.filesystem.claims import Claims
 from fsdriver.filesystem.copies import Copies
 from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.filekeys import FileKeys
 from fsdriver.filesystem.files import Files
+from fsdriver.filesystem.incoming import Incoming
 from fsdriver.filesystem.kernel import KernelLink
 from fsdriver.filesystem.linebook import Linebook
 from fsdriver.filesystem.lines import Lines
@@ -26,6 +28,8 @@ from fsdriver.filesystem.operations import Operations
 from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
 from fsdriver.filesystem.revocation import Revocation
+from fsdriver.filesystem.sealed_xattrs import SealedXattrs
+from fsdriver.filesystem.sharing import Sharing
 from fsdriver.filesystem.store import Store
 from fsdriver.filesystem.verifier import Verifier
 from fsdriver.filesystem.xattrs import Xattrs
@@ -45,13 +49,15 @@ class Built:
     drive: Drive
     operations: Operations
     revocation: Revocation
-    dropins: DropIns
+    sharing: Sharing
+    incoming: Incoming
 
     def close(self) -> None:
         """After the session has ended."""
         self.drive.prefetch.stop()
         self.drive.verifier.stop()
-        self.dropins.close()
+        self.sharing.stop()
+        self.incoming.close()
         self.drive.lines.stop()
         self.drive.callers.close()
 
@@ -73,13 +79,18 @@ def build(
     root = os.fstat(store.top)
     inodes = InodeTable(root)
     directories = Directories(inodes.root, store.top)
+    inodes.on_directory_moved = directories.renamed
     views = Views(directories, mode, now)
     recorder = Recorder(spool, directories, views)
+    for change in store.replayed:
+        recorder.replayed(change)
+    store.peers.on_replayed = recorder.replayed
     book = Linebook(states)
     if book.begun_anew:
         recorder.note("damaged", f"what this machine left of its files is not known: {book.begun_anew}")
-    lines = Lines(book, store.top, recorder, views)
-    files = OpenFiles(inodes, directories, views, company, store.redo, lines)
+    lines = Lines(book, store.top, recorder, views, lambda: store.peers.known)
+    claims = Claims(store.peers)
+    files = OpenFiles(inodes, directories, views, company, store.redo, claims, lines)
     drive = Drive(
         store=store.top,
         inodes=inodes,
@@ -88,11 +99,12 @@ def build(
         callers=Callers(drive=mount_point),
         keys=FileKeys(leases, grants, views, company, now),
         files=files,
+        claims=claims,
         lines=lines,
         recorder=recorder,
         copies=Copies(str(mount_point)),
         prefetch=Prefetch(directories, store.top),
-        verifier=Verifier(files, recorder),
+        verifier=Verifier(files, claims, recorder),
         kernel=KernelLink(),
         now=now,
     )
@@ -101,17 +113,20 @@ def build(
     drive.lines.start()
     locking = Locking(drive)
     births = Births(drive, company, store.redo)
-    dropins = DropIns(drive, births, store.corner)
+    incoming = Incoming(store.corner, store.machine)
+    dropins = DropIns(drive, births, incoming)
     handles = Files(drive, dropins, locking)
     operations = Operations(
         drive,
         Lookups(drive),
         Listing(drive),
         Names(drive, births),
-        Attributes(drive, handles),
+        Attributes(drive, handles, dropins),
         Opening(drive, births, dropins),
         handles,
         locking,
-        Xattrs(drive, handles),
+        Xattrs(drive, handles, SealedXattrs(drive, dropins)),
     )
-    return Built(drive, operations, Revocation(drive), dropins)
+    sharing = Sharing(drive, store.peers, locking, store.redo, shared=store.shared)
+    sharing.start()
+    return Built(drive, operations, Revocation(drive), sharing, incoming)

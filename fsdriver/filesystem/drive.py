@@ -7,9 +7,12 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from fsdriver.content import Header, plain_size
 from fsdriver.errors import NodeVanished, Revoked, ViewRefused
+from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.claims import Claims
 from fsdriver.filesystem.copies import Copies
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.filekeys import FileKeys
@@ -23,18 +26,18 @@ from fsdriver.identity import Caller, Callers
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import CIPHER, PLAIN, Inode, InodeTable
 from fsdriver.nodes.openfile import DirectoryHandle, DropIn, Handle, OpenFile
+from fsdriver.nodes.unfinished import UnfinishedFiles
 from fsdriver.protocol import Attr, attr_from_stat, replies
 from fsdriver.views import Views
 from policy import Action, Label, Standing, View
 
 VIEW_NAMES = {PLAIN: View.PLAINTEXT.value, CIPHER: View.CIPHERTEXT.value}
 
-ENTRY_TIMEOUT = 60.0
-"""Seconds for names that mean the same to everybody: directories, symlinks, device nodes. Regular files have 0: their
-name means another node to another caller, so every walk asks (docs/decisions/0003)."""
-ATTR_TIMEOUT = 60.0
-"""Seconds. A LOOKUP brings attributes along, so this only spares GETATTR to callers that hold a descriptor; what
-changes through the other view is invalidated at once."""
+VALID_ALONE = 60.0
+VALID_SHARED = 0.5
+"""Seconds for which the kernel may believe attributes, and names that mean the same to everybody: directories,
+symlinks, device nodes. Regular files' names have 0: they mean another node to another caller, so every walk asks
+(docs/decisions/0003). What changes through the other view is invalidated at once; other machines tell nothing."""
 
 
 def without_setid(mode: int) -> int:
@@ -53,6 +56,7 @@ class Drive:
     callers: Callers
     keys: FileKeys
     files: OpenFiles
+    claims: Claims
     lines: Lines
     recorder: Recorder
     copies: Copies
@@ -60,6 +64,7 @@ class Drive:
     verifier: Verifier
     kernel: KernelLink
     now: Callable[[], float]
+    unfinished: UnfinishedFiles = field(default_factory=UnfinishedFiles)
     handles: dict[int, Handle | DropIn | DirectoryHandle] = field(default_factory=dict)
     next_fh: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
 
@@ -68,6 +73,13 @@ class Drive:
         """Another value once a bundle, the login map or a lease took something away: what was decided before it is
         decided anew. It has changed before `Revocation` looks at the handles."""
         return self.views.epoch, self.keys.epoch
+
+    def validity(self, inode: Inode) -> float:
+        """Seconds for which the kernel may believe the attributes that it is told now."""
+        if not self.claims.active:
+            return VALID_ALONE
+        # A file may be changed between LOOKUP and OPEN; once it is open, and locked, its size has to be that of now.
+        return 0.0 if inode.is_regular else VALID_SHARED
 
     def stat(self, inode: Inode) -> os.stat_result:
         """The store's facts about `inode`. Errors: NodeVanished."""
@@ -103,9 +115,10 @@ class Drive:
 
     def entry(self, inode: Inode, view: int, found: os.stat_result) -> bytes:
         """The reply that names `inode` for the caller of `view`; the lookup is counted by `InodeTable.remember`."""
-        timeout = 0.0 if inode.is_regular else ENTRY_TIMEOUT
+        valid = self.validity(inode)
         attr = self.attributes(inode, view, found)
-        return replies.entry(inode.nodeid(view if inode.is_regular else PLAIN), attr, timeout, ATTR_TIMEOUT)
+        nodeid = inode.nodeid(view if inode.is_regular else PLAIN)
+        return replies.entry(nodeid, attr, 0.0 if inode.is_regular else valid, valid)
 
     def handle(self, fh: int) -> Handle | DropIn:
         """An open handle on a regular file. Errors: NodeVanished."""
@@ -139,7 +152,7 @@ class Drive:
 
     def refuse(
         self, caller: Caller, label: Label | None, rule: str, action: Action, inode: Inode | None, path: str
-    ) -> None:
+    ) -> NoReturn:
         """Record a refusal and raise ViewRefused."""
         name = label.qualified if label is not None else "unknown"
         why = f"{action.value} refused by {rule}"
@@ -182,13 +195,14 @@ class Drive:
             detail=f"{event}: {exc.strerror}",
         )
 
-    def truncate(self, file: OpenFile, size: int) -> None:
-        """Give the content of an unlocked file another size. Errors: Revoked."""
+    def truncate(self, file: OpenFile, size: int, asker: Asker) -> None:
+        """Give the content of an unlocked file another size. Errors: Revoked; those of a claim."""
         if file.sealed is None:
             raise Revoked("the key of this file was taken away")
         self.files.require_writable(file)
-        file.sealed.truncate(size)
-        file.modified_ns = time.time_ns()
+        with self.claims.changing(file, may_wait=asker.may_wait):
+            file.sealed.truncate(size)
+            file.modified_ns = time.time_ns()
         self.tell_other_view(file.inode, PLAIN)
 
     def tell_both_views(self, inode: Inode) -> None:

@@ -6,46 +6,44 @@ that is itself a sealed file of this company (a restore, a file mailed back) is 
 
 O_TRUNC on an existing file is a replacement: it grows in the drive's own corner of the store and takes the name at the
 close; a writer that was killed leaves the old file.
+
+Who has made a file so may open it again and go on while it is no sealed file and nobody else has written to it: some
+programs make a file first (mknod) and fill it later, or open it once for every piece.
 """
 
 import errno
 import os
-import secrets
 import stat
 import time
 from contextlib import suppress
 
-from fsdriver.errors import Revoked
+from fsdriver.content import Header, SealedFile
+from fsdriver.errors import NodeVanished, Revoked
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.closers import holds_for_writing, was_killed
-from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
+from fsdriver.filesystem.filekeys import GivenKey
+from fsdriver.filesystem.incoming import Incoming
 from fsdriver.filesystem.replacing import replacing
 from fsdriver.filesystem.unpacking import Unpacking
+from fsdriver.identity import Caller
 from fsdriver.nodes.inode import CIPHER, Inode
 from fsdriver.nodes.openfile import DropIn, OpenFile
+from fsdriver.nodes.unfinished import Unfinished, state_of
 from fsdriver.protocol import abi, events, replies
 from policy import Action, Label
 
-INCOMING = b"incoming"
-
 
 class DropIns:
-    """Makes, fills and ends drop-ins. `corner` is a descriptor of the store's `.grantfs`."""
+    """Makes, fills and ends drop-ins."""
 
-    def __init__(self, drive: Drive, births: Births, corner: int) -> None:
+    def __init__(self, drive: Drive, births: Births, incoming: Incoming) -> None:
         self._drive = drive
         self._births = births
-        with suppress(FileExistsError):
-            os.mkdir(INCOMING, 0o700, dir_fd=corner)
-        self._incoming = os.open(INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=corner)
-        for leftover in os.listdir(self._incoming):  # of a daemon that died: the names they were for are as they were
-            os.unlink(leftover, dir_fd=self._incoming)
-        self._unpacking = Unpacking(drive, self._incoming)
-
-    def close(self) -> None:
-        os.close(self._incoming)
+        self._replacing: set[DropIn] = set()
+        self._incoming = incoming
+        self._unpacking = Unpacking(drive, incoming)
 
     # ---- beginning ---------------------------------------------------------------------------------------------
 
@@ -68,21 +66,18 @@ class DropIns:
         drive, inode = self._drive, replaced.inode
         assert inode.parent is not None
         path = drive.directories.path(inode)
-        drive.require(asker.caller, label, Action.DELETE, inode, path)
-        place = drive.views.child_label(inode.parent)
-        drive.require(asker.caller, place, Action.CREATE, inode, path)
-        born = self._higher(label, place)
+        born = self._higher(label, self.require_may_replace(inode, asker, label))
         found = drive.stat(inode)
-        temporary = secrets.token_hex(12).encode()
+        temporary = self._incoming.new_name()
         fd, sealed = self._births.seal_new(
             temporary,
-            self._incoming,
+            self._incoming.fd,
             found.st_mode,
             event.head,
             born,
             asker,
             path,
-            store_path=STATE_DIRECTORY + b"/" + INCOMING + b"/" + temporary,
+            store_path=self._incoming.path(temporary),
         )
         os.fchmod(fd, stat.S_IMODE(found.st_mode))
         os.fchown(fd, found.st_uid, found.st_gid)
@@ -90,9 +85,103 @@ class DropIns:
         fresh.label_id, fresh.file_id = sealed.header.label, sealed.header.file_id
         file = drive.files.adopt(fresh, fd, sealed)
         name, parent = inode.name, inode.parent
-        dropin = self._begin(file, fresh, born, parent, name, temporary, asker, path, replaced)
-        dropin.replaced_label = label
+        dropin = self._begin(file, fresh, born, parent, name, temporary, asker, path, replaced, label)
         return replies.opened(dropin.fh, abi.FOPEN_DIRECT_IO)
+
+    def require_may_replace(self, inode: Inode, asker: Asker, label: Label | None) -> Label:
+        """The label of its place. Errors: ViewRefused, where the caller may not put another file, of `label` or not, in
+        the place of `inode`."""
+        drive = self._drive
+        assert inode.parent is not None
+        path = drive.directories.path(inode)
+        drive.require(asker.caller, label, Action.DELETE, inode, path)
+        place = drive.views.child_label(inode.parent)
+        drive.require(asker.caller, place, Action.CREATE, inode, path)
+        return place
+
+    def resume(self, event: events.Open, asker: Asker, file: OpenFile) -> bytes:
+        """OPEN for writing, without O_TRUNC, of a file with which the caller may go on. Recorded."""
+        drive, inode = self._drive, file.inode
+        assert inode.parent is not None
+        path = drive.directories.path(inode)
+        sealed, left = self.unlocked(file, asker)
+        label = drive.views.bundle.label_by_id(sealed.header.label)
+        assert label is not None
+        standing = drive.views.standing(asker.caller, label)
+        drive.recorder.record(
+            "open",
+            asker.caller,
+            inode,
+            path=path,
+            label=label.qualified,
+            view=VIEW_NAMES[CIPHER],
+            rule=standing.rule,
+            detail="drop-in, going on",
+            durable=label.wait_fsync,
+        )
+        dropin = DropIn(
+            fh=drive.next_fh(),
+            file=drive.files.share(file),
+            node=drive.inodes.unplaced(inode.parent, inode.name, os.fstat(file.fd)),
+            label=label,
+            parent=inode.parent,
+            name=inode.name,
+            temporary=None,
+            caller=asker.caller,
+            path=path,
+            rule=standing.rule,
+            replaced_label=left.replaced_label,
+        )
+        drive.handles[dropin.fh] = dropin
+        return replies.opened(dropin.fh, abi.FOPEN_DIRECT_IO)
+
+    def unlocked(self, file: OpenFile, asker: Asker) -> tuple[SealedFile, Unfinished]:
+        """The content of a file with which its maker goes on, and how it was left.
+
+        Errors: ViewRefused where somebody else has written to it, or its maker may not create here any more; as OPEN.
+        """
+        drive, inode = self._drive, file.inode
+        path = drive.directories.path(inode)
+        label = drive.files.label(inode)
+        drive.require(asker.caller, label, Action.CREATE, inode, path)
+        assert label is not None
+
+        def key_of(header: Header) -> GivenKey:
+            if header.label != label.id:
+                raise NodeVanished("its label is another one now")
+            return drive.keys.of(header, label, asker, Action.CREATE, path)
+
+        sealed = drive.files.unlock(file, path, key_of, asker)
+        left = drive.unfinished.by(inode, asker.caller)
+        is_open = any(isinstance(handle, DropIn) and handle.file is file for handle in list(drive.handles.values()))
+        if left is not None and not file.by_listed and (is_open or state_of(sealed) == left.state):
+            return sealed, left
+        drive.unfinished.end(inode)
+        standing = drive.views.standing(asker.caller, label)
+        drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
+
+    def settled(self, inode: Inode) -> Inode:
+        """The file that a descriptor means whose drop-in was found to be a sealed file: that one has its name now."""
+        drive = self._drive
+        if inode.opened is None or not inode.opened.settled or inode.parent is None:
+            return inode
+        outer = inode.opened.inode
+        assert outer.parent is not None
+        directory = drive.directories.descriptor(outer.parent)
+        try:
+            found = os.stat(outer.name, dir_fd=directory.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return inode
+        return drive.inodes.remember(outer.parent, outer.name, found)
+
+    def under_way(self, inode: Inode, caller: Caller) -> OpenFile | None:
+        """The open file that a descriptor of `caller` means by the node of `inode`, where that is a drop-in's."""
+        if inode.is_dropin:
+            files = [inode.opened] if inode.opened is not None else []
+        else:
+            replacing = list(self._replacing)
+            files = [made.file for made in replacing if made.replaced is not None and made.replaced.inode is inode]
+        return next((file for file in files if self._drive.unfinished.by(file.inode, caller)), None)
 
     @staticmethod
     def _higher(old: Label | None, place: Label) -> Label:
@@ -110,6 +199,7 @@ class DropIns:
         asker: Asker,
         path: str,
         replaced: OpenFile | None = None,
+        replaced_label: Label | None = None,
     ) -> DropIn:
         drive = self._drive
         rule = drive.views.standing(asker.caller, label).rule
@@ -118,6 +208,7 @@ class DropIns:
         # The replaced file stays open, so that its inode number is nobody else's when the replacement takes its name.
         held = drive.files.share(replaced) if replaced is not None else None
         dropin = DropIn(drive.next_fh(), file, node, label, parent, name, temporary, asker.caller, path, rule, held)
+        dropin.replaced_label = replaced_label
         try:
             detail = "replacing" if temporary is not None else "drop-in"
             self._births.record(inode, label, asker, path, CIPHER, detail)
@@ -125,12 +216,15 @@ class DropIns:
             self._discard(dropin)
             self._end(dropin)
             raise
+        self._leave(dropin)
         drive.handles[dropin.fh] = dropin
+        if replaced is not None:
+            self._replacing.add(dropin)
         return dropin
 
     # ---- going on ----------------------------------------------------------------------------------------------
 
-    def write(self, dropin: DropIn, event: events.Write, asker: Asker | None) -> int:
+    def write(self, dropin: DropIn, event: events.Write, asker: Asker | None, *, may_wait: bool) -> int:
         if dropin.settled:
             raise OSError(errno.EIO, "the file was complete and has taken its name")
         if dropin.file.sealed is None:
@@ -140,8 +234,9 @@ class DropIns:
             if asker is not None:
                 self._drive.copies.feeds(asker.caller.pid, dropin.path)
         dropin.complete = False
-        done = dropin.file.sealed.write(event.offset, event.data)
-        dropin.file.modified_ns = time.time_ns()
+        with self._drive.claims.changing(dropin.file, may_wait=may_wait):
+            done = dropin.file.sealed.write(event.offset, event.data)
+            dropin.file.modified_ns = time.time_ns()
         dropin.bytes_written += done
         return done
 
@@ -159,6 +254,7 @@ class DropIns:
             if not dropin.complete or holds_for_writing(dropin.replaced.inode.ino, pid, dropin.caller.pid):
                 return
             self._take_name(dropin)
+        self._leave(dropin)
         if not dropin.given_up and dropin.bytes_written:
             self._unpacking.unpack(dropin, certainly=True)
 
@@ -173,6 +269,9 @@ class DropIns:
             raise
         finally:
             detail = dropin.given_up or ("stored as the sealed file it is" if dropin.settled else "")
+            if dropin.left_out:
+                names = b", ".join(dropin.left_out).decode(errors="replace")
+                detail += f"; attributes that are not its own left out: {names}"
             try:
                 if dropin.temporary is not None:
                     with suppress(OSError):  # what stays there goes at the next mount
@@ -200,8 +299,17 @@ class DropIns:
                 dropin.given_up = "its writer died: the file stays as it was"
             else:
                 self._take_name(dropin)
+        self._leave(dropin)
         if not dropin.given_up and dropin.bytes_written:
             self._unpacking.unpack(dropin, certainly=False)
+
+    def _leave(self, dropin: DropIn) -> None:
+        """What is in the file now is its maker's, who may go on from here."""
+        file, unfinished = dropin.file, self._drive.unfinished
+        if file.by_listed or file.sealed is None or dropin.given_up:
+            unfinished.end(file.inode)
+        else:
+            unfinished.leave(file.inode, dropin.caller, file.sealed, dropin.replaced_label)
 
     def _take_name(self, dropin: DropIn) -> None:
         """The replacement is complete: it becomes the file of its name, if that is still a file that it may replace.
@@ -219,9 +327,8 @@ class DropIns:
             return
         victim = drive.inodes.remember(dropin.parent, dropin.name, there)
         self._require_replaceable(dropin, victim, there)
-        drive.files.settle(dropin.file.inode)
         with replacing(drive, victim, dropin.parent, dropin.name):
-            os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming, dst_dir_fd=directory.fd)
+            os.rename(dropin.temporary, dropin.name, src_dir_fd=self._incoming.fd, dst_dir_fd=directory.fd)
         dropin.temporary = None
         drive.inodes.placed(dropin.file.inode, dropin.parent, dropin.name)
         drive.files.moved(dropin.file.inode)
@@ -253,7 +360,7 @@ class DropIns:
     def _discard(self, dropin: DropIn) -> None:
         """What was begun is taken back; a replaced file stays as it was."""
         if dropin.temporary is not None:
-            os.unlink(dropin.temporary, dir_fd=self._incoming)
+            os.unlink(dropin.temporary, dir_fd=self._incoming.fd)
         else:
             directory = self._drive.directories.descriptor(dropin.parent)
             os.unlink(dropin.name, dir_fd=directory.fd)
@@ -263,6 +370,7 @@ class DropIns:
 
     def _end(self, dropin: DropIn) -> None:
         drive = self._drive
+        self._replacing.discard(dropin)
         dropin.node.opened = None
         drive.inodes.closed(dropin.node)
         try:

@@ -6,6 +6,8 @@ READ and WRITE check the caller again: a descriptor that was inherited or passed
 import errno
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 
 from fsdriver.content import Header, SealedFile
 from fsdriver.errors import (
@@ -54,7 +56,7 @@ class Files:
             if sealed is None:
                 raise Revoked("the key of this file was taken away")
             try:
-                done = sealed.read_into(event.offset, out[: event.size])
+                done = self._steadily(handle.file, asker, lambda: sealed.read_into(event.offset, out[: event.size]))
             except (*DAMAGE, OSError) as exc:
                 self._drive.damaged(asker.caller, handle.file.inode, exc)
                 raise
@@ -66,11 +68,21 @@ class Files:
         handle.bytes_read += done
         return done
 
-    def write(self, event: events.Write, asker: Asker | None) -> bytes:
+    def _steadily(self, file: OpenFile, asker: Asker, read: Callable[[], int]) -> int:
+        """What `read` gives; once more, while nobody changes the file, if what it found does not verify."""
+        try:
+            return read()
+        except DAMAGE:
+            if not self._drive.claims.active or file.claimed:
+                raise
+        with self._drive.claims.steady(file, may_wait=asker.may_wait):
+            return read()
+
+    def write(self, event: events.Write, asker: Asker | None, *, may_wait: bool) -> bytes:
         """`asker` is None for dirty pages of a mapping, which belong to the handle's opener."""
         handle = self._drive.handle(event.fh)
         if isinstance(handle, DropIn):
-            return replies.written(self._dropins.write(handle, event, asker))
+            return replies.written(self._dropins.write(handle, event, asker, may_wait=may_wait))
         if handle.view == CIPHER:
             raise PermissionError(errno.EACCES, "sealed bytes cannot be changed in place")
         if asker is not None:
@@ -85,12 +97,18 @@ class Files:
             self._drive.copies.writes(handle)
             self._drive.tell_other_view(file.inode, PLAIN)
             file.by_listed = True
+        claims = self._drive.claims
         try:
-            done = sealed.write(event.offset, event.data)
+            with claims.changing(file, may_wait=may_wait):
+                appending = claims.active and event.flags & os.O_APPEND
+                offset = sealed.size if appending else event.offset
+                done = sealed.write(offset, event.data)
+                file.modified_ns = time.time_ns()
         except DAMAGE as exc:
             self._drive.damaged(handle.caller, file.inode, exc)
             raise
-        file.modified_ns = time.time_ns()
+        if offset != event.offset:  # another machine has made the file longer: the kernel's idea of it is wrong
+            self._drive.kernel.inval_inode(file.inode.nodeid(PLAIN))
         handle.bytes_written += done
         if event.write_flags & abi.WRITE_KILL_SUIDGID:
             self._drive.drop_setid(file)
@@ -117,12 +135,13 @@ class Files:
         if fh is not None:
             handle = drive.handle(fh)
             if isinstance(handle, DropIn):
-                self._drive.truncate(handle.file, size)
+                self._drive.truncate(handle.file, size, asker)
                 return
             if handle.view == PLAIN:
                 self._check(handle, asker, Action.WRITE)
-                self._drive.truncate(handle.file, size)
+                self._drive.truncate(handle.file, size, asker)
                 return
+        drive.claims.require_patience(asker)
         with drive.files.borrowed(inode) as file:
             sealed = self.unlocked(inode, file, asker, Action.WRITE)
             label = drive.views.label_of(inode)
@@ -137,7 +156,7 @@ class Files:
                 detail=f"truncated to {size} bytes",
             )
             try:
-                self._drive.truncate(file, size)
+                self._drive.truncate(file, size, asker)
             except OSError as exc:
                 drive.undone("write", asker.caller, inode, drive.directories.path(inode), exc)
                 raise
@@ -161,22 +180,25 @@ class Files:
         """Modes 0, KEEP_SIZE and PUNCH_HOLE|KEEP_SIZE; the others: EOPNOTSUPP."""
         handle = self._plain_handle(event.fh)
         self._check(handle, asker, Action.WRITE)
-        assert handle.file.sealed is not None
+        sealed = handle.file.sealed
+        assert sealed is not None
         keep_size, punch_hole = 1, 2
-        if event.mode == keep_size | punch_hole:
-            handle.file.sealed.punch(event.offset, event.length)
-        elif event.mode == 0:
-            handle.file.sealed.allocate(event.offset, event.length)
-        elif event.mode != keep_size:
-            raise NotSupported("this kind of fallocate is not known here")
+        with self._drive.claims.changing(handle.file, may_wait=asker.may_wait):
+            if event.mode == keep_size | punch_hole:
+                sealed.punch(event.offset, event.length)
+            elif event.mode == 0:
+                sealed.allocate(event.offset, event.length)
+            elif event.mode != keep_size:
+                raise NotSupported("this kind of fallocate is not known here")
         self._moved(handle, event.head)
         return replies.EMPTY
 
     def lseek(self, event: events.Lseek, asker: Asker) -> bytes:
         handle = self._drive.handle(event.fh)
-        if isinstance(handle, Handle) and handle.view == PLAIN and handle.file.sealed is not None:
+        if isinstance(handle, Handle) and handle.view == PLAIN and (sealed := handle.file.sealed) is not None:
             self._check(handle, asker, Action.READ)
-            return replies.lseek(handle.file.sealed.seek(event.offset, event.whence))
+            found = self._steadily(handle.file, asker, lambda: sealed.seek(event.offset, event.whence))
+            return replies.lseek(found)
         return replies.lseek(os.lseek(handle.file.fd, event.offset, event.whence))
 
     def copy_file_range(self, event: events.CopyFileRange, asker: Asker) -> bytes:
@@ -184,8 +206,9 @@ class Files:
         source, target = self._plain_handle(event.fh_in), self._plain_handle(event.fh_out)
         self._check(source, asker, Action.READ)
         self._check(target, asker, Action.WRITE)
-        assert source.file.sealed is not None
-        assert target.file.sealed is not None
+        content, place = source.file.sealed, target.file.sealed
+        assert content is not None
+        assert place is not None
         if not source.bytes_read:
             self._drive.copies.reads(source)
         if not target.bytes_written:
@@ -194,8 +217,10 @@ class Files:
         buffer = memoryview(bytearray(_COPY_STEP))
         done, wanted = 0, min(event.length, _COPY_MAX)
         while done < wanted:
-            got = source.file.sealed.read_into(event.off_in + done, buffer[: min(_COPY_STEP, wanted - done)])
-            written = target.file.sealed.write(event.off_out + done, buffer[:got])
+            part = buffer[: min(_COPY_STEP, wanted - done)]
+            got = self._steadily(source.file, asker, partial(content.read_into, event.off_in + done, part))
+            with self._drive.claims.changing(target.file, may_wait=asker.may_wait):
+                written = place.write(event.off_out + done, part[:got])
             done += written
             if written < _COPY_STEP:  # the end of the file, or of the disk
                 break
@@ -222,14 +247,16 @@ class Files:
     def flush(self, event: events.Flush) -> bytes:
         """close(2) of a descriptor returns after this: what was written is in the store, whatever becomes of us."""
         handle = self._drive.handle(event.fh)
-        self._locking.closed(handle.file, event.lock_owner)
-        if isinstance(handle, DropIn):
-            self._dropins.flush(handle, event.head.pid)
-            return replies.EMPTY
-        handle.lockers.discard(event.lock_owner)
-        if handle.writable:
-            handle.file.commit()
-            self._drive.tell_other_view(handle.file.inode, PLAIN)
+        try:
+            if isinstance(handle, DropIn):
+                self._dropins.flush(handle, event.head.pid)
+            elif handle.writable:
+                handle.file.commit()
+                self._drive.tell_other_view(handle.file.inode, PLAIN)
+        finally:  # whoever gets the lock next finds what was written under it
+            self._locking.closed(handle.file, event.lock_owner)
+            if isinstance(handle, Handle):
+                handle.lockers.discard(event.lock_owner)
         return replies.EMPTY
 
     def fsync(self, event: events.Fsync) -> bytes:

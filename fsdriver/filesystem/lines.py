@@ -6,6 +6,9 @@ than the one that was left, somebody changed it behind the drive's back. Either 
 as the line, except an older commit under a label that says `rollback: refuse`: that one stays EIO until somebody puts
 the right file there, or accepts it.
 
+In a store that other machines use as well, files that were moved or replaced are those machines' work, as far as this
+one can tell: there only an older commit, and a fork, are somebody's doing.
+
 Whoever serves a request only tells; a thread compares and remembers. What is told about one file is told in the order
 in which it happened, under the file's lock.
 """
@@ -80,13 +83,16 @@ class _Met(NamedTuple):
 class Lines(threading.Thread):
     """The lines of all files of a store. Every method but `run` and `stop` may be called from any thread."""
 
-    def __init__(self, book: Linebook, store: int, recorder: Recorder, views: Views) -> None:
-        """`store`: a descriptor of its top directory."""
+    def __init__(
+        self, book: Linebook, store: int, recorder: Recorder, views: Views, used_by_others: Callable[[], bool]
+    ) -> None:
+        """`store`: a descriptor of its top directory. `used_by_others`: whether other machines have, or had, it."""
         super().__init__(name="lines", daemon=True)
         self._book = book
         self._store = store
         self._recorder = recorder
         self._views = views
+        self._used_by_others = used_by_others
         self._told: deque[_Told] = deque()
         self._now: deque[_Told] = deque()
         """Of what was told, what is being compared."""
@@ -199,13 +205,14 @@ class Lines(threading.Thread):
         if known is None or other:
             known, place = self._moved(met)
         if known is None:  # new to this machine, or a copy, which begins a line of its own
+            other &= not self._used_by_others()
             return _conflict("another file than the one that was left here", place) if other else None
         if met.state.generation < known.generation:
             detail = f"an old copy: generation {met.state.generation}, {known.generation} was left"
             return Finding("rollback", detail, older=True, left_at=place)
         if met.state.generation == known.generation and met.state.sum != known.sum:
             return _conflict(f"another state of generation {known.generation} than the one that was left", place)
-        if place != met.path:
+        if place != met.path and not self._used_by_others():
             return _conflict(f"moved here from /{os.fsdecode(place)}, and not by this drive", place)
         return None
 

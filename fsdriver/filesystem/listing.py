@@ -36,8 +36,9 @@ class Listing:
         fh = drive.next_fh()
         drive.handles[fh] = DirectoryHandle(directory)
         drive.prefetch.listed(directory)
-        # What is listed changes only through this mount, and the kernel drops its copy when it does.
-        return replies.opened(fh, abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE)
+        # While no other machine has the store, what is listed changes only through this mount, and the kernel drops its
+        # copy when it does.
+        return replies.opened(fh, 0 if drive.claims.active else abi.FOPEN_CACHE_DIR | abi.FOPEN_KEEP_CACHE)
 
     def releasedir(self, event: events.Releasedir) -> bytes:
         self._drive.handles.pop(event.fh, None)

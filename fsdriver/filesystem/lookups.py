@@ -7,7 +7,7 @@ import time
 from fsdriver.errors import NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.corner import STATE_DIRECTORY
-from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive
+from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.prefetch import LOOKED_UP
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies
@@ -51,7 +51,7 @@ class Lookups:
         view = nodeid & 1
         if inode.is_regular and asker is not None and drive.view(asker.caller, inode) != view:
             raise NodeVanished("the other view's node")
-        return replies.attr(drive.attributes(inode, view, drive.stat(inode)), ATTR_TIMEOUT)
+        return replies.attr(drive.attributes(inode, view, drive.stat(inode)), drive.validity(inode))
 
     def forget(self, event: events.Forget) -> None:
         self._drive.inodes.forget(event.head.nodeid, event.nlookup)

@@ -102,8 +102,6 @@ class Names:
         found = os.stat(event.name, dir_fd=fd.fd, follow_symlinks=False)
         inode = drive.inodes.remember(parent, event.name, found)
         self._require_delete(asker, inode, parent, event.name)
-        if found.st_nlink > 1:
-            drive.files.settle(inode)
         self._record("delete", asker, inode, parent, event.name)
         try:
             os.unlink(event.name, dir_fd=fd.fd)
@@ -160,7 +158,6 @@ class Names:
         for moving in (inode, victim) if event.flags == RENAME_EXCHANGE and victim is not None else (inode,):
             if moving.opened is not None:
                 moving.opened.commit()
-            drive.files.settle(moving)
         if victim is not None and event.flags != RENAME_EXCHANGE:
             self._record("delete", asker, victim, target_parent, event.newname)
         path_of = drive.directories.child_path

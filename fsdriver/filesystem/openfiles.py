@@ -20,8 +20,10 @@ from fsdriver.content import (
     peek,
     read_first,
 )
-from fsdriver.errors import FsError, HeaderDamaged, NodeVanished, OtherCompany
+from fsdriver.content.search import Sought
+from fsdriver.errors import DAMAGE, FsError, HeaderDamaged, NodeVanished, OtherCompany
 from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.claims import Claims
 from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.filesystem.lines import Lines
 from fsdriver.nodes.directories import Directories
@@ -52,9 +54,11 @@ class OpenFiles:
         views: Views,
         company: bytes,
         redo: RedoLog,
+        claims: Claims,
         lines: Lines,
     ) -> None:
         self._inodes = inodes
+        self._claims = claims
         self._lines = lines
         self._directories = directories
         self._views = views
@@ -64,14 +68,18 @@ class OpenFiles:
         """Headers of files under keys that are on loan."""
         self._lock = threading.Lock()
         self._lingering: deque[OpenFile] = deque()
-        self._open = 0
+        self._open: set[OpenFile] = set()
         self._most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARED)
         self._as_root = os.geteuid() == 0
 
     def require_room(self) -> None:
         """Errors: OSError ENFILE, while so many files are open that the daemon itself would be short of descriptors."""
-        if self._open >= self._most:
+        if len(self._open) >= self._most:
             raise OSError(errno.ENFILE, "too many files of the drive are open")
+
+    def __iter__(self) -> Iterator[OpenFile]:
+        with self._lock:
+            return iter(list(self._open))
 
     def acquire(self, inode: Inode) -> OpenFile:
         """The open file of `inode`, opened if need be; give it back with `release`. Errors: NodeVanished, OSError."""
@@ -88,7 +96,7 @@ class OpenFiles:
                 if found.st_ino != inode.ino or not stat.S_ISREG(found.st_mode):
                     raise NodeVanished(f"{inode.name!r} is another file now")
                 inode.opened = file
-                self._open += 1
+                self._open.add(file)
             file.references += 1
             return file
 
@@ -98,7 +106,8 @@ class OpenFiles:
             file = inode.opened = OpenFile(inode, fd, writable=True, committed=self._lines.left)
             file.sealed = sealed
             file.references = 1
-            self._open += 1
+            self._open.add(file)
+        self._claims.claim_unasked(file)
         self._lines.left(sealed)
         return file
 
@@ -144,13 +153,15 @@ class OpenFiles:
             # Outside the lock, as this may write; a new opener meanwhile shares the file and closes it later.
             file.commit()
             committed = True
+            self._claims.give_up(file)
         finally:
             with self._lock:
                 file.references -= 1
                 last = file.references == 0
-                self._open -= last
-                if last and file.inode.opened is file:
-                    file.inode.opened = None
+                if last:
+                    self._open.discard(file)
+                    if file.inode.opened is file:
+                        file.inode.opened = None
             if last:
                 try:
                     if file.sealed is not None and committed:
@@ -181,6 +192,16 @@ class OpenFiles:
             if kept.path != _in_store(path):
                 self.moved(file.inode)  # of several names the one that was looked up last is surely there
             return kept
+        try:
+            return self._unlock(file, path, decide, asker)
+        except DAMAGE:
+            if not self._claims.active:
+                raise
+        # Another machine may have been writing it.
+        with self._claims.steady(file, may_wait=asker.may_wait):
+            return self._unlock(file, path, decide, asker)
+
+    def _unlock(self, file: OpenFile, path: str, decide: Decide, asker: Asker) -> SealedFile:
         remember = self.verified.remembering()
         if asker.may_wait:
             decide = self._asked_ahead(file, decide)
@@ -224,7 +245,7 @@ class OpenFiles:
     def label(self, inode: Inode) -> Label | None:
         """The label in the file's header, read if need be. A file whose header does not read has its place's label, so
         that it can be unlinked or replaced; None for a label that no bundle knows."""
-        if inode.label_id is None:
+        if inode.label_id is None or (self._claims.active and inode.opened is None):
             try:
                 found = peek(self._first_bytes(inode))
                 if found.company != self.company:
@@ -250,19 +271,20 @@ class OpenFiles:
         finally:
             os.close(fd)
 
-    def settle(self, inode: Inode) -> None:
-        """Before `inode`, or what is below it, lies elsewhere: nothing of it is left in the redo log, which names files
-        by where they lie. Errors: OSError."""
-        if inode.is_directory or (inode.file_id is not None and self._redo.holds(inode.file_id)):
+    def leave_log(self, file_id: bytes) -> None:
+        """Before a sealed file with this id is put into the store as it is: changes in the redo log, of one that had
+        the id before, are not for this one, and it may get the inode number of that one. Errors: OSError."""
+        if self._redo.holds(file_id):
             self._redo.checkpoint()
 
     def removed(self, inode: Inode) -> None:
         """`inode` has no name any more."""
         if inode.file_id is not None:
-            self._redo.forget(inode.file_id)
+            self._redo.forget(Sought(inode.file_id, inode.ino))
 
     def moved(self, inode: Inode) -> None:
-        """`inode` lies elsewhere now, and everything below it: the redo log names files by where they lie."""
+        """`inode` lies elsewhere now, and everything below it: a file's line is kept at its path, where the redo log
+        looks for it first as well."""
         below = [inode] if not inode.is_directory else [other for other in self._inodes if other.opened is not None]
         for other in below:
             if other.opened is not None and other.opened.sealed is not None:

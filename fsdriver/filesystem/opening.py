@@ -63,11 +63,13 @@ class Opening:
             label, standing = drive.plaintext(asker.caller, inode, header)
             return drive.keys.of(header, label, asker, action, path)
 
+        if event.flags & os.O_TRUNC:
+            drive.claims.require_patience(asker)
         epoch = drive.epoch
         if (known := file.sealed) is not None:
-            self._drop_stale_state(file, known)
+            self._drop_stale_state(file, known, asker)
         sealed = drive.files.unlock(file, path, key_of, asker)
-        if known is None and sealed.overlong and file.writable:
+        if known is None and sealed.overlong and file.writable and not drive.claims.active:
             # Left by a crash. The kernel was told a size that counts it, and appends there: it has to look again.
             try:
                 sealed.cut_garbage()
@@ -96,14 +98,14 @@ class Opening:
             durable=label.wait_fsync,
         )
         if event.flags & os.O_TRUNC and sealed.size:
-            drive.truncate(file, 0)
+            drive.truncate(file, 0, asker)
         handle = self._handle(file, PLAIN, asker.caller, label, standing, mode, path, epoch)
-        flags = self._open_flags(file, label, mode)
+        flags = self._open_flags(file, label, event.flags)
         if handle.readable and flags & abi.FOPEN_KEEP_CACHE:
             drive.copies.reads(handle)  # what the kernel has cached is read without a word to us
         return replies.opened(handle.fh, flags)
 
-    def _drop_stale_state(self, file: OpenFile, sealed: SealedFile) -> None:
+    def _drop_stale_state(self, file: OpenFile, sealed: SealedFile, asker: Asker) -> None:
         """Somebody else may have changed the store's file: believe nothing that was kept, in the kernel or here. While
         writes of our own are under way its times say nothing."""
         inode = file.inode
@@ -112,16 +114,20 @@ class Opening:
         changed = os.fstat(file.fd).st_ctime_ns
         if inode.store_ctime != changed:
             inode.commit_cached = None
-            sealed.recheck()
+            with self._drive.claims.steady(file, may_wait=asker.may_wait):
+                sealed.recheck()
             inode.store_ctime = changed
 
-    def _open_flags(self, file: OpenFile, label: Label, mode: int) -> int:
-        """How the kernel treats the handle: its pages are kept while they are those of the commit we know."""
+    def _open_flags(self, file: OpenFile, label: Label, opened: int) -> int:
+        """How the kernel treats the handle: its pages are kept while they are those of the commit we know. `opened` are
+        the flags of open(2)."""
         inode = file.inode
         assert file.sealed is not None
         # A handle that cannot write has nothing to flush; locks taken through it go with RELEASE.
-        flags = abi.FOPEN_NOFLUSH if mode == os.O_RDONLY else 0
-        if label.recheck == "read" or file.refused:
+        flags = abi.FOPEN_NOFLUSH if opened & os.O_ACCMODE == os.O_RDONLY else 0
+        # What is appended lies where the file ends on all machines, and the kernel does not know where that is.
+        appending = self._drive.claims.active and opened & os.O_APPEND
+        if label.recheck == "read" or file.refused or appending:
             return flags | abi.FOPEN_DIRECT_IO
         if inode.commit_cached == (file.sealed.generation, file.sealed.sum):
             flags |= abi.FOPEN_KEEP_CACHE
@@ -142,6 +148,9 @@ class Opening:
         if event.flags & os.O_TRUNC:
             return self._dropins.replace(event, asker, file, label)
         if mode != os.O_RDONLY:
+            # The kernel appends where the sealed bytes end, which is no place in the content.
+            if not event.flags & os.O_APPEND and drive.unfinished.by(inode, asker.caller):
+                return self._dropins.resume(event, asker, file)
             drive.refuse(asker.caller, label, standing.rule, Action.WRITE, inode, path)
         if standing.view is View.NONE or Action.READ not in standing.allow:
             drive.refuse(asker.caller, label, standing.rule, Action.READ, inode, path)

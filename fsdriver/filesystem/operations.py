@@ -7,6 +7,7 @@ the key server, sends the request to the pool as a `Later`, so that a reader or 
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from fsdriver.device import Answer, Later
@@ -21,6 +22,7 @@ from fsdriver.filesystem.lookups import Lookups
 from fsdriver.filesystem.names import Names
 from fsdriver.filesystem.opening import Opening
 from fsdriver.filesystem.xattrs import Xattrs
+from fsdriver.nodes.inode import CIPHER
 from fsdriver.nodes.openfile import DropIn
 from fsdriver.protocol import Event, abi, events, replies
 
@@ -55,6 +57,7 @@ class Operations:
         self._handles = drive.handles
         quick, thorough, plain, waiting = self._quick, self._thorough, _plain, _waiting
         self._get_user_xattr = thorough(xattrs.get)
+        self._set_plain_xattr, self._set_sealed_xattr = thorough(xattrs.set), self._long(xattrs.set)
         self._set_size, self._set_attributes = thorough(attributes.setattr), quick(attributes.setattr)
         self._operations: dict[type[Any], Operation] = {
             events.Lookup: quick(lookups.lookup),
@@ -89,7 +92,7 @@ class Operations:
             events.Getlk: plain(locking.getlk),
             events.Setlk: plain(locking.setlk),
             events.Setlkw: plain(locking.setlkw),
-            events.Setxattr: thorough(xattrs.set),
+            events.Setxattr: self._setxattr,
             events.Getxattr: self._getxattr,
             events.Listxattr: plain(xattrs.list),
             events.Removexattr: thorough(xattrs.remove),
@@ -160,6 +163,10 @@ class Operations:
             return Later(lambda: self._lookups.getattr(event, Asker(self._identify(head.pid, head.uid), True)))
         return self._lookups.getattr(event, Asker(caller, False))
 
+    def _setxattr(self, event: events.Setxattr, out: memoryview) -> Answer:
+        """One of a drop-in waits while that becomes the file that is in it."""
+        return (self._set_sealed_xattr if event.head.nodeid & 1 == CIPHER else self._set_plain_xattr)(event, out)
+
     def _getxattr(self, event: events.Getxattr, out: memoryview) -> Answer:
         if not event.name.startswith(b"user."):
             # Asked at the first write to every file and by every `ls -l`: answered before anything else is looked at.
@@ -170,7 +177,8 @@ class Operations:
         head = event.head
         caller = self._known(head.pid, head.uid)
         if caller is not None:
-            return self._files.read(event, Asker(caller, False), out)
+            with suppress(MustWait):
+                return self._files.read(event, Asker(caller, False), out)
 
         def later() -> bytes:
             buffer = memoryview(bytearray(event.size))
@@ -181,16 +189,22 @@ class Operations:
 
     def _write(self, event: events.Write, out: memoryview) -> Answer:
         head = event.head
-        if event.write_flags & abi.WRITE_CACHE:
-            # Dirty pages of a shared mapping: the kernel writes them when it likes, for the handle's opener.
-            return self._files.write(event, None)
-        if head.pid == 0:
+        cached = bool(event.write_flags & abi.WRITE_CACHE)
+        if head.pid == 0 and not cached:
             raise CallerRefused("a write that names no process")
-        caller = self._known(head.pid, head.uid)
-        if caller is not None:
-            return self._files.write(event, Asker(caller, False))
+        caller = self._known(head.pid, head.uid) if not cached else None
+        if cached or caller is not None:
+            # Dirty pages of a shared mapping: the kernel writes them when it likes, for the handle's opener.
+            asker = Asker(caller, False) if caller is not None else None
+            with suppress(MustWait):
+                return self._files.write(event, asker, may_wait=False)
         copied = event._replace(data=memoryview(bytes(event.data)))  # the transport's buffer goes to the next request
-        return Later(lambda: self._files.write(copied, Asker(self._identify(head.pid, head.uid), True)))
+
+        def later() -> bytes:
+            asker = Asker(self._identify(head.pid, head.uid), True) if not cached else None
+            return self._files.write(copied, asker, may_wait=True)
+
+        return Later(later)
 
 
 def _plain(handler: Simple) -> Operation:

@@ -7,6 +7,7 @@ succeed without one. Errors: SpoolFailed, and the request is refused.
 import os
 
 from fsdriver.audit_spool import AuditSpool, path_text
+from fsdriver.content import Replayed
 from fsdriver.identity import Caller
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode
@@ -76,6 +77,12 @@ class Recorder:
         """A record of the agent itself: mount, unmount, damage found in the background."""
         file = FilePath(path=_text(path), label=label) if path is not None else None
         self._spool.append(event=event, file=file, policy=self._views.policy, detail=_text(detail))
+
+    def replayed(self, change: Replayed) -> None:
+        """What became of a change that a crash had interrupted."""
+        if change.problem:
+            detail = f"a change that a crash interrupted was dropped: {change.problem}"
+            self.note("damaged", detail, path="/" + os.fsdecode(change.path))
 
     def _program(self, caller: Caller) -> ProgramPath:
         known = self._programs.get(id(caller))

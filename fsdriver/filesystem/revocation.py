@@ -131,6 +131,10 @@ class Revocation:
         with file.lock:
             if file.sealed is None:
                 return
+            try:
+                self._drive.claims.give_up(file)
+            except (OSError, FsError) as exc:
+                log.warning("%r: not all is committed: %s", file.inode, exc)
             sealed, file.sealed = file.sealed, None
             try:
                 sealed.detach()

@@ -1,18 +1,23 @@
-"""The store's own corner, `.grantfs`: whose store it is, which daemon of this machine has it, and the redo log."""
+"""The store's own corner, `.grantfs`: whose store it is, which daemons have it, and the redo logs."""
 
 import json
 import os
+import secrets
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
-from fsdriver.content import CHUNK_SIZE, RedoLog, Replayed
-from fsdriver.filesystem.corner import STATE_DIRECTORY
+from fsdriver.content import CHUNK_SIZE, RedoLog, Replayed, works
+from fsdriver.filesystem.corner import REDO, STATE_DIRECTORY
+from fsdriver.filesystem.peers import Peers
 
 FORMAT = 1
 MARK = "store.json"
 _KNOWN = {"format", "company", "chunk_size"}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_REPLAY_SECONDS = 10.0
+_ASKED_EVERY = 0.02
 
 
 class StoreRefused(Exception):
@@ -27,20 +32,33 @@ class Store:
     """An opened store. `top` and `corner` are descriptors; `redo` has been replayed."""
 
     def __init__(
-        self, top: int, corner: int, redo: RedoLog, replayed: Sequence[Replayed], resources: ExitStack
+        self,
+        top: int,
+        corner: int,
+        machine: str,
+        redo: RedoLog,
+        peers: Peers,
+        shared: bool,
+        replayed: Sequence[Replayed],
+        resources: ExitStack,
     ) -> None:
         self.top = top
         self.corner = corner
+        self.machine = machine
         self.redo = redo
+        self.peers = peers
+        self.shared = shared
+        """Whether other machines had the store when this one came."""
         self.replayed = replayed
-        """What a crash had left in the log, and what became of it."""
+        """What a crash had left in the logs, and what became of it; more comes when another machine dies."""
         self._resources = resources
 
     @classmethod
     def open(cls, path: str, company: bytes, machine: str) -> Self:
         """The store at `path`, made one of `company` if it is empty.
 
-        Errors: StoreRefused (another company's, a newer format, or files that are no store), StoreInUse, OSError.
+        Errors: StoreRefused (another company's, a newer format, or files that are no store; another machine has it
+        and does not answer), StoreInUse, OSError.
         """
         with ExitStack() as undo:
             top = os.open(path, _DIRECTORY)
@@ -50,7 +68,15 @@ class Store:
             _check_mark(corner, company, path)
             redo = _redo_log(top, corner, machine, path)
             undo.callback(redo.close)
-            return cls(top, corner, redo, redo.replay(), undo.pop_all())
+            replayed = redo.replay()
+            redo.announce()
+            peers = Peers(top, corner, machine.encode(), replayed.append)
+            undo.callback(peers.close)
+            try:
+                shared = peers.join()
+            except TimeoutError as exc:
+                raise StoreRefused(f"{path}: {exc}; see `fsdriver status` there, and try again") from exc
+            return cls(top, corner, machine, redo, peers, shared, replayed, undo.pop_all())
 
     def close(self) -> None:
         """Let go of everything; another daemon may take the store."""
@@ -75,12 +101,13 @@ def _corner(top: int, path: str) -> int:
     except FileNotFoundError:
         pass
     found = os.listdir(top)
-    if set(found) - {"lost+found"}:
+    if set(found) - {"lost+found", os.fsdecode(STATE_DIRECTORY)}:  # which another machine may have begun just now
         raise StoreRefused(
             f"{path} holds files but is no GrantFS store: give an empty directory, and bring files in with "
             "`fsdriver import`"
         )
-    os.mkdir(STATE_DIRECTORY, 0o700, dir_fd=top)
+    with suppress(FileExistsError):
+        os.mkdir(STATE_DIRECTORY, 0o700, dir_fd=top)
     return os.open(STATE_DIRECTORY, _DIRECTORY, dir_fd=top)
 
 
@@ -100,10 +127,11 @@ def read_mark(corner: int) -> dict[str, Any]:
 
 def _check_mark(corner: int, company: bytes, path: str) -> None:
     try:
-        facts = read_mark(corner)
-    except FileNotFoundError:
-        _write_mark(corner, company)
-        return
+        try:
+            facts = read_mark(corner)
+        except FileNotFoundError:
+            _write_mark(corner, company)
+            facts = read_mark(corner)  # another machine may have begun the same store just now
     except ValueError:
         raise StoreRefused(f"{path}: its mark .grantfs/{MARK} is damaged") from None
     if facts["format"] != FORMAT or facts["chunk_size"] != CHUNK_SIZE or facts.keys() - _KNOWN:
@@ -114,7 +142,7 @@ def _check_mark(corner: int, company: bytes, path: str) -> None:
 
 def _write_mark(corner: int, company: bytes) -> None:
     """Written beside and renamed, so that a crash leaves a mark or none."""
-    temporary = MARK + ".new"
+    temporary = f"{MARK}.{secrets.token_hex(4)}"
     data = json.dumps({"format": FORMAT, "company": company.hex(), "chunk_size": CHUNK_SIZE}).encode()
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=corner)
     try:
@@ -129,8 +157,22 @@ def _write_mark(corner: int, company: bytes) -> None:
 def _redo_log(top: int, corner: int, machine: str, path: str) -> RedoLog:
     """This machine's redo log. Its lock keeps a second daemon away: two would not see each other's open files."""
     with suppress(FileExistsError):
-        os.mkdir(b"redo", 0o700, dir_fd=corner)
+        os.mkdir(REDO, 0o700, dir_fd=corner)
+    name = b"/".join((STATE_DIRECTORY, REDO, machine.encode()))
+    end = time.monotonic() + _REPLAY_SECONDS
+    while True:
+        try:
+            return RedoLog(top, name)
+        except BlockingIOError:
+            # Another machine may be placing what this one has left.
+            if _is_at_work(top, name) or time.monotonic() > end:
+                raise StoreInUse(f"{path} is mounted on this machine already; see `fsdriver status`") from None
+        time.sleep(_ASKED_EVERY)
+
+
+def _is_at_work(top: int, name: bytes) -> bool:
+    fd = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
     try:
-        return RedoLog(top, STATE_DIRECTORY + b"/redo/" + machine.encode())
-    except BlockingIOError:
-        raise StoreInUse(f"{path} is mounted on this machine already; see `fsdriver status`") from None
+        return works(fd)
+    finally:
+        os.close(fd)

@@ -12,7 +12,9 @@ import threading
 import time
 from contextlib import suppress
 
-from fsdriver.errors import ChunkForged, FileDamaged
+from fsdriver.content import SealedFile
+from fsdriver.errors import ChunkForged, FileDamaged, FsError
+from fsdriver.filesystem.claims import Claims
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.filesystem.recorder import Recorder
 from fsdriver.nodes.openfile import Handle, OpenFile
@@ -28,9 +30,10 @@ _NICE = 10
 class Verifier(threading.Thread):
     """The thread that verifies. `opened` may be called from any thread and never waits."""
 
-    def __init__(self, files: OpenFiles, recorder: Recorder) -> None:
+    def __init__(self, files: OpenFiles, claims: Claims, recorder: Recorder) -> None:
         super().__init__(name="verifier", daemon=True)
         self._files = files
+        self._claims = claims
         self._recorder = recorder
         self._stopping = threading.Event()
         self._waiting: queue.SimpleQueue[tuple[float, Handle] | None] = queue.SimpleQueue()
@@ -70,9 +73,12 @@ class Verifier(threading.Thread):
         sealed = file.sealed
         if sealed is None or sealed.verified:
             return
+        state = sealed.generation, sealed.sum
         try:
             sealed.verify()
         except (ChunkForged, FileDamaged) as exc:
+            if self._has_moved_on(file, sealed, state):
+                return  # by another machine, meanwhile: whoever opens it next sees to it again
             file.damage = exc
             self._recorder.record(
                 "damaged",
@@ -85,3 +91,12 @@ class Verifier(threading.Thread):
             )
         except OSError as exc:
             log.warning("%s could not be verified: %s", handle.path, exc)
+
+    def _has_moved_on(self, file: OpenFile, sealed: SealedFile, state: tuple[int, bytes]) -> bool:
+        if not self._claims.active:
+            return False
+        try:
+            with self._claims.steady(file, may_wait=True):
+                return (sealed.generation, sealed.sum) != state
+        except (FsError, OSError):
+            return False

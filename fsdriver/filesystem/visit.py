@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from fsdriver.content.backing import RENAME_NOREPLACE, renameat2
 from fsdriver.content.redo import groups_left, is_locked, lock_log
+from fsdriver.content.tree import Found
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.store import StoreInUse, StoreRefused, read_mark
-from fsdriver.filesystem.tree import Found
 
 CORNER = os.fsdecode(STATE_DIRECTORY)
 DAMAGED = "damaged"
@@ -30,13 +30,16 @@ class Leftovers(NamedTuple):
     """Changes in other redo logs that the next mount places: until then the files they belong to may not verify."""
     dropins: int
     """Files that were being put into the drive, or are; the next mount removes them."""
+    strange: list[str]
+    """What lies where redo logs do and is none, or cannot be read: it was passed over. Paths below the top."""
 
 
 class Visit:
     """The store whose top directory is `top`, with its corner. Closes its descriptors, not `top`, with `close`."""
 
     def __init__(self, top: int) -> None:
-        """Raises FileNotFoundError and NotADirectoryError where there is no `.grantfs`, and OSError."""
+        """Raises FileNotFoundError where there is no `.grantfs`, NotADirectoryError where it is a link or a file, and
+        OSError."""
         self._corner = os.open(STATE_DIRECTORY, _DIRECTORY, dir_fd=top)
 
     def close(self) -> None:
@@ -52,24 +55,32 @@ class Visit:
         return None
 
     def leftovers(self) -> Leftovers:
-        """Raises OSError."""
-        mounted = groups = 0
-        for log in self._logs(os.O_RDONLY):
-            if is_locked(log):
-                mounted += 1
-            else:
-                groups += sum(1 for _ in groups_left(log))
-        return Leftovers(mounted, groups, sum(1 for _ in self._names(_INCOMING)))
+        mounted = groups = dropins = 0
+        strange: list[str] = []
+        for log in self._logs(os.O_RDONLY, strange, strange):
+            try:
+                if is_locked(log):
+                    mounted += 1
+                else:
+                    groups += sum(1 for _ in groups_left(log))
+            except OSError as exc:
+                strange.append(f"{CORNER}/{_REDO}: {exc.strerror}")
+        try:
+            dropins = sum(1 for _ in self._entries(_INCOMING))
+        except OSError as exc:
+            strange.append(f"{CORNER}/{_INCOMING}: {exc.strerror}")
+        return Leftovers(mounted, groups, dropins, strange)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """No machine that has had the store mounted can mount it within this block.
 
         Raises StoreInUse while one has, and StoreRefused while a redo log has changes to place, which may be all that a
-        file needs to verify again.
+        file needs to verify again, or where logs cannot be told or locked.
         """
         with ExitStack() as held:
-            for log in self._logs(os.O_RDWR):
+            unread: list[str] = []
+            for log in self._logs(os.O_RDWR, [], unread):
                 held.callback(os.close, os.dup(log))  # the lock lasts as long as a duplicate
                 try:
                     lock_log(log)
@@ -77,6 +88,8 @@ class Visit:
                     raise StoreInUse("a drive has the store mounted: unmount it first") from None
                 if any(True for _ in groups_left(log)):
                     raise StoreRefused("a crash left changes in a redo log: mount the store once, which makes them")
+            if unread:
+                raise StoreRefused(f"whether a drive has the store mounted cannot be told: {unread[0]}")
             yield
 
     def set_aside(self, found: Found, fd: int) -> str:
@@ -99,16 +112,34 @@ class Visit:
             if at != self._corner:
                 os.close(at)
 
-    def _logs(self, flags: int) -> Iterator[int]:
-        for folder, name in self._names(_REDO):
-            log = os.open(name, flags | _LOG, dir_fd=folder)
-            try:
-                if stat.S_ISREG(os.fstat(log).st_mode):
-                    yield log
-            finally:
-                os.close(log)
+    def _logs(self, flags: int, strange: list[str], unread: list[str]) -> Iterator[int]:
+        """Each redo log, open. `strange` is told of what can be none, and is not opened: a link leads elsewhere, and to
+        open a device can do something; `unread` of what may be one."""
+        try:
+            for folder, entry in self._entries(_REDO):
+                path = f"{CORNER}/{_REDO}/{entry.name}"
+                if not entry.is_file(follow_symlinks=False):
+                    strange.append(f"{path}: not a regular file")
+                    continue
+                try:
+                    log = os.open(entry.name, flags | _LOG, dir_fd=folder)
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:
+                    unread.append(f"{path}: {exc.strerror}")
+                    continue
+                try:
+                    if stat.S_ISREG(os.fstat(log).st_mode):
+                        yield log
+                    else:
+                        strange.append(f"{path}: not a regular file")
+                finally:
+                    os.close(log)
+        except OSError as exc:
+            unread.append(f"{CORNER}/{_REDO}: {exc.strerror}")
 
-    def _names(self, folder: str) -> Iterator[tuple[int, str]]:
+    def _entries(self, folder: str) -> Iterator[tuple[int, "os.DirEntry[str]"]]:
+        """With the descriptor of the folder; nothing where it is not there. Raises OSError."""
         try:
             fd = os.open(folder, _DIRECTORY, dir_fd=self._corner)
         except FileNotFoundError:
@@ -116,7 +147,7 @@ class Visit:
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    yield fd, entry.name
+                    yield fd, entry
         finally:
             os.close(fd)
 

@@ -1,7 +1,7 @@
 """SETXATTR, GETXATTR, LISTXATTR, REMOVEXATTR: `user.` attributes of regular files, sealed under the file's key.
 
 The plaintext view reads and writes values; the ciphertext view lists and reads what is stored, so that a backup carries
-it along, and cannot change it. Directories and special files have no key, so they have no attributes.
+it along, and takes it back (`sealed_xattrs`). Directories and special files have no key, so they have no attributes.
 `user.grantfs.info`, the header's facts, is an answer of the drive itself and stored nowhere.
 """
 
@@ -10,11 +10,13 @@ import json
 import os
 from typing import Any
 
+from fsdriver.content.backing import user_names
 from fsdriver.content.facts import describe
 from fsdriver.errors import NotSupported
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.files import Files
+from fsdriver.filesystem.sealed_xattrs import SealedXattrs
 from fsdriver.nodes.inode import CIPHER, Inode
 from fsdriver.nodes.openfile import OpenFile
 from fsdriver.protocol import events, replies
@@ -27,9 +29,10 @@ _USER = b"user."
 class Xattrs:
     """Extended attributes of both views."""
 
-    def __init__(self, drive: Drive, files: Files) -> None:
+    def __init__(self, drive: Drive, files: Files, sealed: SealedXattrs) -> None:
         self._drive = drive
         self._files = files
+        self._sealed = sealed
 
     def get(self, event: events.Getxattr, asker: Asker) -> bytes:
         inode = self._kept_for(event.head.nodeid, event.name)
@@ -49,20 +52,28 @@ class Xattrs:
         if not inode.is_regular:
             return _sized(b"", event.size)
         with self._drive.files.borrowed(inode) as file:
-            names = [name for name in map(os.fsencode, os.listxattr(file.fd)) if name.startswith(_USER)]
+            names = user_names(file.fd)
         return _sized(b"".join(name + b"\0" for name in names), event.size)
 
     def set(self, event: events.Setxattr, asker: Asker) -> bytes:
         inode = self._kept_for(event.head.nodeid, event.name)
-        self._require_plain(inode, event.head.nodeid)
+        self._require_regular(inode)
+        if event.head.nodeid & 1 == CIPHER:
+            self._sealed.set(event, asker, inode)
+            return replies.EMPTY
         with self._drive.files.borrowed(inode) as file:
             sealed = self._files.unlocked(inode, file, asker, Action.WRITE)
+            self._drive.unfinished.end(inode)
+            file.by_listed = True
             os.setxattr(file.fd, event.name, sealed.seal_xattr(event.name, event.value), event.flags)
         return replies.EMPTY
 
     def remove(self, event: events.Removexattr, asker: Asker) -> bytes:
         inode = self._kept_for(event.head.nodeid, event.name)
-        self._require_plain(inode, event.head.nodeid)
+        self._require_regular(inode)
+        if event.head.nodeid & 1 == CIPHER:
+            self._sealed.remove(event, asker, inode)
+            return replies.EMPTY
         with self._drive.files.borrowed(inode) as file:
             self._files.unlocked(inode, file, asker, Action.WRITE)
             os.removexattr(file.fd, event.name)
@@ -85,11 +96,9 @@ class Xattrs:
         return self._drive.inodes.get(nodeid)
 
     @staticmethod
-    def _require_plain(inode: Inode, nodeid: int) -> None:
+    def _require_regular(inode: Inode) -> None:
         if not inode.is_regular:
             raise NotSupported("a directory or special file has no key to seal attributes with")
-        if nodeid & 1 == CIPHER:
-            raise PermissionError(errno.EACCES, "the ciphertext view cannot change attributes")
 
 
 def _sized(value: bytes, size: int) -> bytes:

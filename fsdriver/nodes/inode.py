@@ -9,7 +9,7 @@ The root is serial 0, view bit 1, which makes it FUSE_ROOT_ID.
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fsdriver.errors import NodeVanished
@@ -87,6 +87,8 @@ class InodeTable:
         self._by_serial: dict[int, Inode] = {0: self.root}
         self._by_ino: dict[int, Inode] = {root.st_ino: self.root}
         self._labels = RememberedLabels()
+        self.on_directory_moved: Callable[[], None] = lambda: None
+        """Told when a directory is found elsewhere than it was: another machine has moved it."""
 
     def __len__(self) -> int:
         return len(self._by_serial)
@@ -103,7 +105,7 @@ class InodeTable:
             raise NodeVanished(f"node {nodeid} is not known") from None
 
     def remember(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
-        """The inode of `st`, found as `name` in `parent`."""
+        """The inode of `st`, found as `name` in `parent`. Errors: NodeVanished, where that cannot be."""
         with self._lock:
             inode = self._by_ino.get(st.st_ino)
             if inode is not None and inode.is_regular != stat.S_ISREG(st.st_mode):
@@ -149,8 +151,22 @@ class InodeTable:
             assert inode.parent is not None
             inode.links.add((inode.parent, inode.name))
             inode.links.discard((parent, name))
+        if inode.is_directory:
+            self._require_above(inode, parent)
         inode.parent, inode.name = parent, name
         inode.path_cache = None
+        if inode.is_directory:
+            self.on_directory_moved()
+
+    @staticmethod
+    def _require_above(inode: Inode, parent: Inode) -> None:
+        """Two directories that another machine has moved may seem to lie in each other, as long as only one of them was
+        looked up again."""
+        above: Inode | None = parent
+        while above is not None:
+            if above is inode:
+                raise NodeVanished(f"{inode.name!r} lies in itself, as it seems: its parent was moved, too")
+            above = above.parent
 
     def moved(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """`inode` is now called `name` in `parent` (after a rename)."""

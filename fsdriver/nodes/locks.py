@@ -73,6 +73,22 @@ class LockTable:
             raise OSError(errno.ENOLCK, "the file has too many locked ranges")
         self._held = kept
 
+    def strongest(self, start: int, end: int) -> list[Lock]:
+        """What all owners together have of a range, inclusive, in order and without gaps: F_WRLCK, F_RDLCK, or F_UNLCK
+        where nobody has anything. `owner` and `pid` mean nothing."""
+        held = [lock for lock in self._held if lock.start <= end and start <= lock.end]
+        edges = {start, *(lock.start for lock in held), *(lock.end + 1 for lock in held)}
+        pieces: list[Lock] = []
+        starts = sorted(edge for edge in edges if start <= edge <= end)
+        for first, after in zip(starts, [*starts[1:], end + 1], strict=True):
+            kinds = {lock.kind for lock in held if lock.start <= first <= lock.end}
+            kind = F_WRLCK if F_WRLCK in kinds else F_RDLCK if F_RDLCK in kinds else F_UNLCK
+            if pieces and pieces[-1].kind == kind:
+                pieces[-1] = replace(pieces[-1], end=after - 1)
+            else:
+                pieces.append(Lock(first, after - 1, kind, 0, 0))
+        return pieces
+
     def release_owner(self, owner: int) -> bool:
         """All locks of `owner` go, as close(2) demands. True if there were any."""
         kept = [held for held in self._held if held.owner != owner]

@@ -1,5 +1,6 @@
 """One open backing file, shared by all its handles of both views, and the handles themselves."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class OpenFile:
 
     __slots__ = (
         "by_listed",
+        "claimed",
         "committed",
         "damage",
         "fd",
@@ -41,6 +43,7 @@ class OpenFile:
         "references",
         "refused",
         "sealed",
+        "settled",
         "verifying",
         "writable",
     )
@@ -54,6 +57,8 @@ class OpenFile:
         self.lock = threading.RLock()
         """Held while the file is unlocked, committed or replaced; never while a key is asked for."""
         self.references = 0
+        self.claimed = False
+        """While other machines have the store: whether this one alone may change the file (`filesystem.claims`)."""
         self.sealed: SealedFile | None = None
         self.handles: set[Handle] = set()
         self.damage: FsError | None = None
@@ -63,6 +68,8 @@ class OpenFile:
         """A handle whose right was taken away is still open: no page may be left where it could read it."""
         self.by_listed = False
         """A listed program has written something here: it may be plaintext of any label."""
+        self.settled = False
+        """Of a drop-in: its content was found to be a sealed file and took the name. Nothing more can be written."""
         self.modified_ns: int | None = None
         """When a program last wrote, if the store's own time stamp does not say so yet."""
         self.posix = LockTable()
@@ -81,6 +88,9 @@ class OpenFile:
                 if durable:
                     os.fdatasync(self.fd)
                 return
+            if self.claimed and self.sealed.dirty and not self.sealed.is_newest():
+                # A machine that slept for longer than its file server waits has lost its locks.
+                raise OSError(errno.EIO, "another machine has changed the file under this one's claim")
             if durable:
                 self.sealed.sync()
             elif self.sealed.dirty:
@@ -154,8 +164,12 @@ class DropIn:
     """fsync(2) has promised that what was written lasts."""
     given_up: str = ""
     """Why a replacement did not take its name, once that is known."""
-    settled: bool = False
-    """Its content was found to be a sealed file and took the name: nothing more can be written."""
+    left_out: list[bytes] = field(default_factory=list)
+    """Extended attributes that do not belong to the sealed file which it turned out to be."""
+
+    @property
+    def settled(self) -> bool:
+        return self.file.settled
 
     @property
     def ends_late(self) -> bool:

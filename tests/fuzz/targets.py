@@ -183,7 +183,7 @@ def _sealed() -> bytes:
 
 
 _SEALED = _sealed()
-_GROUP = bytes(Group(FILE_ID, b"folder/plain", [(4096, b"image")], [(5000, 10)], extend_to=7000).encode(1))
+_GROUP = bytes(Group(FILE_ID, [(4096, b"image")], [(5000, 10)], 7000, path=b"folder/plain", inode=7).encode(1))
 _RECORD = records.encode(Record(seq=1, time="2026-01-02T03:04:05.000006Z", machine="m", event="open"))
 _POLICY = Path(__file__).parents[2] / "policy/samples"
 _MESSAGES = [

@@ -1,8 +1,9 @@
 """A drive without a key server: real mount, real store, real policy, label keys made up here.
 
     python -m tests.mounted.harness DIR [--policy FOLDER] [--transport io_uring|dev] [--person UID=NAME ...]
+        [--store FOLDER] [--machine NAME]
 
-uses DIR/store, DIR/drive and DIR/spool, prints one JSON line when the drive answers, ends at SIGTERM.
+uses DIR/store, or FOLDER, DIR/drive and DIR/spool, prints one JSON line when the drive answers, ends at SIGTERM.
 """
 
 import argparse
@@ -78,8 +79,11 @@ class Timed:
 
 
 @contextmanager
-def built_drive(here: Path, policy_folder: Path, logins: Mapping[int, str]) -> Iterator[Built]:
-    """A drive over `here`/store, its records in `here`/spool; not mounted. All of `logins` are in every department."""
+def built_drive(
+    here: Path, policy_folder: Path, logins: Mapping[int, str], *, store: Path | None = None, machine: str = "test"
+) -> Iterator[Built]:
+    """A drive over `store` or `here`/store, its records in `here`/spool; not mounted. All of `logins` are in every
+    department."""
     policy = load(read_files([policy_folder]))
     departments = frozenset(policy.departments)
     bundle = Bundle.build(
@@ -90,12 +94,12 @@ def built_drive(here: Path, policy_folder: Path, logins: Mapping[int, str]) -> I
         people=[Person(name=name, departments=departments) for name in logins.values()],
     )
     with ExitStack() as ending:
-        store = Store.open(str(here / "store"), COMPANY, "test")
-        ending.callback(store.close)
-        spool = AuditSpool(here / "spool", "test", time.time)
+        opened = Store.open(str(store or here / "store"), COMPANY, machine)
+        ending.callback(opened.close)
+        spool = AuditSpool(here / "spool", machine, time.time)
         ending.callback(spool.close)
         built = build(
-            store,
+            opened,
             here / "drive",
             company=COMPANY,
             mode="root",
@@ -117,6 +121,8 @@ def main() -> None:
     parser.add_argument("--transport", choices=["io_uring", "dev"], default="io_uring")
     parser.add_argument("--person", action="append", default=[])
     parser.add_argument("--profile", type=Path)
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--machine", default="test")
     arguments = parser.parse_args()
     os.umask(0)
     here = arguments.directory
@@ -124,7 +130,7 @@ def main() -> None:
         with suppress(FileExistsError):
             os.mkdir(here / name)
     logins = {int(uid): name for uid, _, name in (pair.partition("=") for pair in arguments.person)} or {0: "li"}
-    with built_drive(here, arguments.policy, logins) as built:
+    with built_drive(here, arguments.policy, logins, store=arguments.store, machine=arguments.machine) as built:
         serve(built, here / "drive", arguments)
 
 

@@ -36,7 +36,8 @@ SECONDS = 2 * PATIENCE
 
 
 class Mounted:
-    """One harness process. `drive`, `store` and `spool` are below `directory`, which is on a disk with xattrs."""
+    """One harness process. `drive`, `spool` and, unless it is another's, `store` are below `directory`, which is on a
+    disk with xattrs."""
 
     def __init__(
         self,
@@ -45,10 +46,13 @@ class Mounted:
         transport: str = "io_uring",
         policy: Path = POLICY,
         persons: Mapping[int, str] = PERSONS,
+        store: Path | None = None,
+        machine: str = "test",
     ) -> None:
         self.directory = directory
         self.drive = directory / "drive"
-        self.store = directory / "store"
+        self.store = store or directory / "store"
+        self.machine = machine
         self.spool = directory / "spool"
         self.transport = transport
         self._policy = policy
@@ -66,6 +70,7 @@ class Mounted:
     def start(self) -> None:
         """Returns when the drive answers. Errors: MountFailed, with what the harness said."""
         arguments = [str(self.directory), "--policy", str(self._policy), "--transport", self.transport]
+        arguments += ["--store", str(self.store), "--machine", self.machine]
         for uid, name in self._persons.items():
             arguments += ["--person", f"{uid}={name}"]
         with open(self._log, "ab") as log:

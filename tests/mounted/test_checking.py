@@ -1,6 +1,7 @@
 """`fsdriver fsck` and `salvage` beside a drive: on a store that is written, that was killed, and that is damaged."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -25,6 +26,7 @@ while True:
     fd = random.choice(files)
     os.pwrite(fd, os.urandom(random.randrange(1, 100_000)), random.randrange(400_000))
     if random.random() < 0.1: os.ftruncate(fd, random.randrange(200_000, 400_000))
+    if random.random() < 0.2: os.setxattr(fd, "user.x", os.urandom(random.randrange(99)))
     random.choice((os.fsync, os.fstat))(fd)
 """
 
@@ -74,7 +76,9 @@ def test_what_is_damaged_is_salvaged_and_moved_aside_and_the_drive_goes_on(own: 
     own.stop()
     with (own.store / "f1").open("r+b") as file:
         file.seek(HEADER_SIZE + CHUNK_SIZE + 36 + 50)
-        file.write(b"?")
+        flipped = bytes([file.read(1)[0] ^ 1])
+        file.seek(-1, os.SEEK_CUR)
+        file.write(flipped)
     assert sorted(verdicts(own)) == ["damaged", "ok"]
     out = own.directory / "out"
     done = fsdriver("salvage", own.store / "f1", "--key-file", keys(own), "-o", out)

@@ -1,6 +1,9 @@
 import json
 import os
 import pty
+import re
+import resource
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +13,9 @@ from click.testing import CliRunner, Result
 
 from fsdriver.commands.fsck import fsck
 from fsdriver.content import Group, RedoLog
+from fsdriver.content.checkup import Checked, Verdict
 from fsdriver.exitcodes import ExitCode
-from tests.fsdriver.content.samples import CHUNK, COMPANY, FILE_ID, LABEL_KEY, LABEL_KEY_ID, new_file, pattern
+from tests.fsdriver.content.samples import CHUNK, COMPANY, FILE_ID, LABEL_KEY, LABEL_KEY_ID, new_file, pattern, reopened
 from tests.patience import PATIENCE
 from tests.vectors import generate_content
 from tests.vectors.content_vector import Vector
@@ -31,10 +35,16 @@ def sealed(path: Path, chunks: int = 3) -> Path:
 
 
 def damaged(path: Path) -> Path:
-    with sealed(path).open("r+b") as file:
-        file.seek(BAD)
-        file.write(b"?")
+    flip(sealed(path), BAD)
     return path
+
+
+def flip(path: Path, *places: int) -> None:
+    """Bits, as any byte that is written may be there already."""
+    fd = os.open(path, os.O_RDWR)
+    for at in places:
+        os.pwrite(fd, bytes([os.pread(fd, 1, at)[0] ^ 1]), at)
+    os.close(fd)
 
 
 @pytest.fixture
@@ -108,7 +118,7 @@ def test_only_what_is_not_ok_is_listed(store, keys):
     path = damaged(store / "folder/bad")
     done = run(store, "--key-file", keys)
     assert done.exit_code == ExitCode.VERIFICATION_FAILED
-    assert done.stdout == f"damaged         {path}: chunk 1 does not verify in its place\n"
+    assert done.stdout == f"damaged         {path}: chunk 1 does not verify in its place; bytes 4096 to 8191 (4096)\n"
     assert done.stderr == "3 files: 2 ok, 1 damaged\n"
 
 
@@ -117,7 +127,7 @@ def test_scripts_get_every_file(store, keys):
     (store / "empty").touch()
     mark(store, b"another company.".hex())
     lines = [json.loads(line) for line in run(store, "--key-file", keys, "-o", "json").stdout.splitlines()]
-    assert {"store": str(store), "mounted": 0, "groups": 0, "dropins": 0} in lines
+    assert {"store": str(store), "mounted": 0, "groups": 0, "dropins": 0, "strange": []} in lines
     assert {line["path"]: line["verdict"] for line in lines if "path" in line} == {
         str(store / "whole"): "other-company",
         str(store / "folder/whole"): "other-company",
@@ -171,7 +181,22 @@ def test_hostile_names_cannot_reach_the_terminal(store, keys):
     assert line.isascii()
     found = verdicts(store, "--key-file", keys)
     (name,) = [path for path, verdict in found.items() if verdict == "damaged"]
-    assert os.fsencode(name).endswith(b"/\x1b[2J\n\xff\xe2\x80\xae\\ ok")
+    assert name.endswith("/\x1b[2J\n\ufffd\u202e\\ ok")
+    (line,) = [line for line in run(store, "--key-file", keys, "-o", "json").stdout.splitlines() if "damaged" in line]
+    assert bytes.fromhex(json.loads(line)["path_hex"]).endswith(b"/\x1b[2J\n\xff\xe2\x80\xae\\ ok")
+
+
+def test_what_scripts_get_is_unicode_whatever_the_names_are(store, keys):
+    odd = b"\xff\xfe"
+    os.setxattr(store / "whole", b"user." + odd, b"x" * 40)
+    os.rename(damaged(store / "bad"), os.fsencode(store) + b"/" + odd)
+    os.mkdir(os.fsencode(store) + b"/.grantfs/redo/" + odd)
+    done = run(store, "--key-file", keys, "-o", "json", "--repair")
+    for line in map(json.loads, done.stdout.splitlines()):
+        json.dumps(line, ensure_ascii=False).encode()  # no lone surrogates
+    (moved,) = [line for line in map(json.loads, done.stdout.splitlines()) if line.get("moved_to")]
+    assert bytes.fromhex(moved["moved_to_hex"]) == os.fsencode(store) + b"/.grantfs/damaged/" + odd
+    assert os.path.exists(bytes.fromhex(moved["moved_to_hex"]))
 
 
 def test_a_path_that_is_not_there_stops_before_anything_is_checked(store, tmp_path):
@@ -194,7 +219,7 @@ def test_a_damaged_mark_is_damage(store, keys, text):
 def left_by_a_crash(store: Path) -> None:
     top = os.open(store, os.O_RDONLY)
     log = RedoLog(top, b".grantfs/redo/machine")
-    log.begin(Group(FILE_ID, b"whole", [(4096, b"new image")]))
+    log.begin(Group(FILE_ID, [(4096, b"new image")], path=b"whole"))
     log.close()
     os.close(top)
 
@@ -208,6 +233,159 @@ def test_leftovers_are_counted(store, keys):
     assert "changes that a crash left in redo logs: 1;" in done.stderr
     assert "half-finished files in .grantfs/incoming: 2\n" in done.stderr
     assert done.stderr.endswith("2 files: 2 ok\n")
+
+
+def test_what_is_no_redo_log_is_said_and_passed_over(store, keys, tmp_path):
+    redo = store / ".grantfs/redo"
+    (tmp_path / "elsewhere").write_bytes(b"GFSREDO1" * 100)
+    (redo / "link").symlink_to(tmp_path / "elsewhere")
+    (redo / "nowhere").symlink_to("nowhere")
+    (redo / "folder").mkdir()
+    os.mkfifo(redo / "pipe")
+    os.mknod(redo / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    names = ["device", "folder", "link", "nowhere", "pipe"]
+    done = run(store, "--key-file", keys)
+    assert done.exit_code == 0
+    for name in names:
+        assert f"{store}: passed over: .grantfs/redo/{name}: not a regular file\n" in done.stderr
+    (line,) = [json.loads(line) for line in run(store, "-o", "json").stdout.splitlines() if "mounted" in line]
+    assert sorted(line["strange"]) == [f".grantfs/redo/{name}: not a regular file" for name in names]
+    damaged(store / "bad")
+    assert run(store, "--key-file", keys, "--repair").exit_code == ExitCode.VERIFICATION_FAILED
+    assert not (store / "bad").exists(), "no daemon can have a store by these"
+    assert (tmp_path / "elsewhere").read_bytes() == b"GFSREDO1" * 100
+
+
+def test_logs_that_lie_behind_a_link_are_not_looked_at_and_stop_a_repair(store, keys, tmp_path):
+    """A daemon would follow it, so that its lock is not seen."""
+    damaged(store / "bad")
+    os.rename(store / ".grantfs/redo", tmp_path / "redo")
+    (store / ".grantfs/redo").symlink_to(tmp_path / "redo")
+    done = run(store, "--key-file", keys)
+    assert done.exit_code == ExitCode.VERIFICATION_FAILED
+    assert "passed over: .grantfs/redo: Not a directory" in done.stderr
+    done = run(store, "--key-file", keys, "--repair")
+    assert done.exit_code == ExitCode.CONFLICT
+    assert "whether a drive has the store mounted cannot be told" in done.stderr
+    assert (store / "bad").exists()
+
+
+@pytest.mark.parametrize("place", [".grantfs", ".grantfs/store.json", ".grantfs/incoming"])
+def test_links_in_the_place_of_the_stores_own_are_not_followed_and_stop_nothing(store, keys, tmp_path, place):
+    os.rename(store / place, tmp_path / "moved")
+    (store / place).symlink_to(tmp_path / "moved")
+    damaged(store / "bad")
+    done = run(store, "--key-file", keys)
+    assert done.exit_code == ExitCode.VERIFICATION_FAILED
+    assert "2 ok, 1 damaged" in done.stderr
+    assert "unreadable" in done.stdout or "passed over: .grantfs/incoming" in done.stderr
+
+
+def test_what_is_neither_a_store_nor_has_a_file_is_no_success(store, keys, tmp_path):
+    """A backup that is not there."""
+    (tmp_path / "empty/folder").mkdir(parents=True)
+    assert run(tmp_path / "empty", "--key-file", keys).exit_code == ExitCode.FAILED
+    for path in ("whole", "folder/whole"):
+        (store / path).unlink()
+    assert run(store, "--key-file", keys).exit_code == ExitCode.OK
+
+
+# ---- what is damaged -----------------------------------------------------------------------------------------------
+
+
+def in_chunk(index: int) -> int:
+    return 4096 + index * (CHUNK + 36) + 22
+
+
+def test_all_damaged_ranges_of_a_file_are_named(store, keys):
+    path = sealed(store / "long", chunks=40)
+    flip(path, *map(in_chunk, (1, 3, 4, 5, 20, 40)))
+    expected = [[CHUNK, 2 * CHUNK], [3 * CHUNK, 6 * CHUNK], [20 * CHUNK, 21 * CHUNK], [40 * CHUNK, 40 * CHUNK + 7]]
+    line = run(store, "--key-file", keys).stdout
+    assert line.endswith(
+        "; bytes 4096 to 8191 (4096); bytes 12288 to 24575 (12288); bytes 81920 to 86015 (4096); "
+        "bytes 163840 to 163846 (7)\n"
+    )
+    lines = [json.loads(line) for line in run(store, "--key-file", keys, "-o", "json").stdout.splitlines()]
+    assert {line["path"]: line["ranges"] for line in lines if "path" in line} == {
+        str(path): expected,
+        str(store / "whole"): None,
+        str(store / "folder/whole"): None,
+    }
+
+
+def test_of_many_damaged_ranges_people_are_told_some_and_how_many_more(store, keys):
+    path = sealed(store / "long", chunks=40)
+    flip(path, *map(in_chunk, range(0, 40, 2)))
+    line = run(store, "--key-file", keys).stdout
+    assert line.count("bytes ") == 5
+    assert line.endswith("; 15 more ranges\n")
+
+
+def test_attributes_are_verified_and_a_file_with_bad_ones_stays_in_its_place(store, keys):
+    other = sealed(store / "other")
+    for path in (store / "whole", other):
+        with_attribute(path, b"user.good", b"value")
+    os.setxattr(other, b"user.swapped", os.getxattr(other, "user.good"))
+    os.setxattr(other, b"user.\x1b[2J", b"plain")
+    done = run(store, "--key-file", keys, "--repair")
+    assert done.exit_code == ExitCode.VERIFICATION_FAILED
+    assert done.stdout == (
+        f"bad-attributes  {other}: the content verifies, extended attributes do not; "
+        "attribute user.\\x1b[2J; attribute user.swapped\n"
+    )
+    assert other.exists()
+    (line,) = [line for line in run(store, "--key-file", keys, "-o", "json").stdout.splitlines() if "bad-" in line]
+    assert json.loads(line)["attributes"] == ["user.\x1b[2J", "user.swapped"]
+    assert run(store).exit_code == 0, "without a key nothing is known of them"
+    flip(other, in_chunk(1))
+    (line,) = run(store, "--key-file", keys).stdout.splitlines()
+    assert line.startswith("damaged ")
+    assert "attribute user.swapped" in line
+
+
+def with_attribute(path: Path, name: bytes, value: bytes) -> None:
+    fd = os.open(path, os.O_RDWR)
+    os.setxattr(fd, name, reopened(fd).seal_xattr(name, value))
+    os.close(fd)
+
+
+def test_a_file_deeper_than_the_descriptors_that_are_allowed_at_first(store, keys):
+    at = os.open(store, os.O_RDONLY)
+    for _ in range(100):
+        os.mkdir("d", dir_fd=at)
+        inside = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inside
+    os.rename(store / "whole", "deep", dst_dir_fd=at)
+    os.close(at)
+    code = "from fsdriver.commands.fsck import fsck; fsck()"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        command = [sys.executable, "-c", code, str(store), "--key-file", keys]
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (done.returncode, done.stderr) == (0, b"2 files: 2 ok\n")
+
+
+# ---- where it is written to ----------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_under_the_list_is_not_said_to_be_the_stores(store, keys):
+    damaged(store / "bad")
+    code = "from fsdriver.commands.fsck import fsck; fsck()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(store), "--key-file", keys],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == ExitCode.FAILED
+    assert done.stderr == b"Error: standard output: No space left on device\n"
 
 
 # ---- repair --------------------------------------------------------------------------------------------------------
@@ -252,7 +430,7 @@ def test_repair_is_refused_while_a_daemon_holds_the_store(store, keys):
     damaged(store / "bad")
     top = os.open(store, os.O_RDONLY)
     log = RedoLog(top, b".grantfs/redo/another")
-    log.begin(Group(FILE_ID, b"whole", [(4096, b"in use")]))
+    log.begin(Group(FILE_ID, [(4096, b"in use")], path=b"whole"))
     before = files(store)
     done = run(store, "--key-file", keys, "--repair")
     assert done.exit_code == ExitCode.CONFLICT
@@ -314,6 +492,20 @@ def test_ctrl_c_leaves_nothing_open_and_no_traceback(store, keys, monkeypatch):
     assert set(os.listdir("/proc/self/fd")) == before
 
 
+def test_ctrl_c_says_how_far_it_came(store, keys, monkeypatch):
+    looks = iter([Checked(Verdict.OK)])
+
+    def interrupted(*_):
+        try:
+            return next(looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr("fsdriver.commands.fsck.check", interrupted)
+    done = run(store, "--key-file", keys)
+    assert (done.exit_code, done.stderr) == (1, "\nstopped after 1 file: 1 ok\n\nAborted!\n")
+
+
 # ---- on a terminal -------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +519,7 @@ def test_a_terminal_sees_a_progress_bar(store, keys):
     shown = os.read(master, 65536).decode()
     os.close(master)
     assert done.returncode == ExitCode.VERIFICATION_FAILED
-    assert "fsck  [" in shown
+    assert re.search(r"fsck .*\[#*-*\]", shown)
+    assert "folder/whole" in shown, "which file it is at"
     assert "3 files: 2 ok, 1 damaged" in shown
     assert done.stdout.decode().startswith("damaged         ")

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from pathlib import Path
@@ -35,8 +36,11 @@ def run(folder: Path, *arguments: str, keys: str = "keys", out: str = "out") -> 
     return CliRunner().invoke(salvage, command)
 
 
-def damage(folder: Path, at: int, data: bytes = b"?") -> None:
+def damage(folder: Path, at: int, data: bytes | None = None) -> None:
+    """Writes `data`, or flips a bit: any other byte may be there already."""
     with (folder / "sealed").open("r+b") as file:
+        file.seek(at)
+        data = data or bytes([file.read(1)[0] ^ 1])
         file.seek(at)
         file.write(data)
 
@@ -68,6 +72,7 @@ def test_the_report_for_scripts_has_the_ranges(folder):
         "size": len(CONTENT),
         "saved": len(CONTENT) - CHUNK,
         "lost": [[CHUNK, 2 * CHUNK]],
+        "newer": [],
         "together": False,
         "generation": 1,
         "notes": [],
@@ -128,6 +133,53 @@ def test_a_fifo_is_refused_and_not_waited_for(folder):
     done = run(folder)
     assert done.exit_code == ExitCode.FAILED
     assert "not a regular file" in done.stderr
+
+
+def test_a_full_disk_is_said_of_the_output(folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("fsdriver.commands.salvage.write_all", full)
+    done = run(folder)
+    assert (done.exit_code, done.stderr) == (ExitCode.FAILED, f"Error: {folder / 'out'}: No space left on device\n")
+    assert sorted(os.listdir(folder)) == ["keys", "none", "sealed"]
+
+
+def test_the_output_may_be_where_there_are_no_links(folder, monkeypatch):
+    """A stick with FAT."""
+
+    def no_links(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert run(folder).exit_code == 0
+    assert (folder / "out").read_bytes() == CONTENT
+    assert sorted(os.listdir(folder)) == ["keys", "none", "out", "sealed"]
+
+
+def test_what_only_concerns_the_header_or_lies_behind_the_end_is_said_and_ends_with_0(folder):
+    damage(folder, 300)
+    damage(folder, (folder / "sealed").stat().st_size, b"behind")
+    done = run(folder)
+    assert done.exit_code == 0
+    assert "header: " in done.stderr
+    assert "6 bytes behind the end of the content are left out" in done.stderr
+    assert (folder / "out").read_bytes() == CONTENT
+
+
+def test_names_cannot_reach_the_terminal(folder):
+    name = os.fsdecode(b"\x1b[2J\n\xff")
+    damage(folder, 4096 + STRIDE + 300)
+    os.rename(folder / "sealed", folder / name)
+    for out, said in (("out", "lost: bytes"), ("none", "exists already")):
+        command = [str(folder / name), "--key-file", str(folder / "keys"), "-o", str(folder / out)]
+        done = CliRunner().invoke(salvage, command)
+        assert said in done.stderr
+        assert "\x1b" not in done.stderr
+    command[0] = str(folder / f"{name}missing")
+    done = CliRunner().invoke(salvage, command)
+    assert done.exit_code == ExitCode.NOT_FOUND
+    assert "\\x1b[2J\\n\\xffmissing: no such file\n" in done.stderr
 
 
 @pytest.mark.parametrize("path", sorted(generate_content.FOLDER.glob("*.vec")), ids=lambda path: path.stem)

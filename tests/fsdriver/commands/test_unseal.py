@@ -54,7 +54,7 @@ def test_content_goes_to_standard_output(folder):
 def test_nothing_of_a_damaged_file_is_written(folder):
     with (folder / "sealed").open("r+b") as file:
         file.seek(4096 + 2 * (CHUNK + 36) + 300)
-        file.write(b"?")
+        file.write(b"damaged!")
     done = run(unseal, folder, "--key-file", str(folder / "label.json"), "-o", str(folder / "out"))
     assert done.exit_code == ExitCode.VERIFICATION_FAILED
     assert "chunk 2 does not verify" in done.output

@@ -79,6 +79,13 @@ class LossyDisk:
         found = os.fstat(fd)
         self._versions.setdefault(found.st_ino, []).append((self.now, os.pread(fd, found.st_size, 0)))
 
+    def name_after_cut(self, names: list[tuple[int, str]], moment: int, chance: random.Random) -> str:
+        """What the file may be called when the power fails after change number `moment`: `names` are when it got which.
+        A name is on the disk for certain once everything was synced, and may be before."""
+        synced = max((when for when in self._all_synced if when <= moment), default=0)
+        before = [name for when, name in names if when <= synced]
+        return chance.choice([before[-1], *(name for when, name in names if synced < when <= moment)])
+
     def after_cut(self, inode: int, moment: int, chance: random.Random) -> bytes:
         """What the file may have when the power fails after change number `moment`."""
         syncs = (*self._all_synced, *self._synced.get(inode, ()))

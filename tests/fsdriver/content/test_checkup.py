@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from fsdriver.content.checkup import SOUND, Checked, Verdict, check
+from fsdriver.content.checkup import SOUND, Verdict, check
 from fsdriver.content.keyfile import KeyFile
-from fsdriver.content.offsets import HEADER_SIZE
+from fsdriver.content.offsets import COMMIT_AT, COMMIT_SIZE, HEADER_SIZE
 from tests.fsdriver.content.samples import CHUNK, memory, new_file, pattern, unlock
 from tests.vectors import generate_content
 from tests.vectors.content_vector import Vector
@@ -38,11 +38,11 @@ BY_EXPECTATION = {
 }
 
 
-def checked(sealed: bytes | bytearray, *arguments) -> Checked:
+def checked(sealed: bytes | bytearray, *arguments) -> tuple[Verdict, str]:
     fd = memory()
     try:
         os.write(fd, sealed)
-        return check(fd, *arguments)
+        return check(fd, *arguments)[:2]
     finally:
         os.close(fd)
 
@@ -69,7 +69,7 @@ def test_a_vector_gets_the_verdict_it_says(path):
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
 def test_without_a_key_nothing_is_ok_and_no_whole_file_is_damaged(path):
     vector = Vector.decode(path.read_text())
-    verdict = checked(vector.sealed).verdict
+    verdict, _ = checked(vector.sealed)
     assert verdict not in {Verdict.OK, Verdict.OVERLONG}
     if vector.outcome.expect == "ok":
         assert verdict is Verdict.STRUCTURE_OK
@@ -129,13 +129,38 @@ def test_a_file_that_was_mended_while_it_was_looked_at_is_ok():
             os.pwrite(fd, sealed, 0)
         return unlock(header)
 
-    assert check(fd, unlock_and_mend_later) == (Verdict.OK, "")
+    assert check(fd, unlock_and_mend_later)[:2] == (Verdict.OK, "")
+    os.close(fd)
+
+
+def test_a_chunk_that_is_newer_than_the_commit_is_among_the_damaged_ranges():
+    fd = memory()
+    file = new_file(fd)
+    file.write(0, pattern(4 * CHUNK))
+    file.flush()
+    older = os.pread(fd, COMMIT_SIZE, COMMIT_AT)
+    file.write(CHUNK, bytes(CHUNK))
+    file.write(2 * CHUNK, pattern(CHUNK, 5))
+    file.close()
+    os.pwrite(fd, older, COMMIT_AT)
+    assert check(fd, unlock).ranges == ((CHUNK, 3 * CHUNK),)
+    os.close(fd)
+
+
+def test_a_header_that_was_edited_costs_no_range_and_one_that_is_gone_says_nothing():
+    fd = memory()
+    sealed = large()
+    os.write(fd, sealed)
+    os.pwrite(fd, b"?", 300)
+    assert (check(fd, unlock).verdict, check(fd, unlock).ranges) == (Verdict.DAMAGED, ())
+    os.pwrite(fd, bytes(2), 14)  # the chunk size
+    assert (check(fd, unlock).verdict, check(fd, unlock).ranges) == (Verdict.DAMAGED, None)
     os.close(fd)
 
 
 def test_what_cannot_be_read_is_unreadable():
     fd = os.open("/", os.O_RDONLY)
-    assert check(fd) == (Verdict.UNREADABLE, "Is a directory")
+    assert check(fd)[:2] == (Verdict.UNREADABLE, "Is a directory")
     os.close(fd)
 
 

@@ -20,7 +20,7 @@ NAMES = "one", "two"
 LARGEST = 1 << 20
 
 # (what, which file, where in 256ths, how much): numbers, so that a failure shrinks to a short story.
-KINDS = "write", "append", "extend", "punch", "rewrap", "shrink", "empty", "flush", "sync", "reopen"
+KINDS = "write", "append", "extend", "punch", "rewrap", "shrink", "empty", "flush", "sync", "reopen", "rename"
 Step = tuple[str, int, int, int]
 
 
@@ -36,10 +36,12 @@ class History:
 
     def __init__(self, name: str, number: int, store: int, redo: RedoLog, disk: LossyDisk) -> None:
         self.name = name
-        self._disk, self._redo = disk, redo
-        self._fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, dir_fd=store)
-        self.inode = os.fstat(self._fd).st_ino
-        self.file = new_file(self._fd, file_id=bytes([number]) * 16, redo=redo, path=name.encode())
+        self._store, self._disk, self._redo = store, disk, redo
+        self._names = [(0, name)]
+        """When it got which name."""
+        self.fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, dir_fd=store)
+        self.inode = os.fstat(self.fd).st_ino
+        self.file = new_file(self.fd, file_id=bytes([number]) * 16, redo=redo, path=name.encode())
         self._states: list[tuple[int, bytes]] = [(0, b"")]
         """When the step that made it began, and the content."""
         self._promises: list[tuple[int, int]] = []
@@ -73,10 +75,29 @@ class History:
             file.flush()
         elif kind == "reopen":
             file.close()
-            self.file = SealedFile.open(os.dup(self._fd), unlock, redo=self._redo, path=self.name.encode())
+            self.file = SealedFile.open(os.dup(self.fd), unlock, redo=self._redo, path=self.name.encode())
+        elif kind == "rename":
+            self._rename(told=where % 2 == 1)
         elif kind == "sync":
             self.sync()
         self._remember(begun)
+
+    def _rename(self, told: bool) -> None:
+        """`told`: the file knows it, unlike where it is committed at that moment."""
+        self._go_by(f"{self.name.partition('-')[0]}-{len(self._names)}")
+        self._disk.now += 1
+        self._names.append((self._disk.now, self.name))
+        if told:
+            self.file.path = self.name.encode()
+
+    def _go_by(self, name: str) -> None:
+        os.rename(self.name, name, src_dir_fd=self._store, dst_dir_fd=self._store)
+        self.name = name
+
+    def cut(self, moment: int, chance: random.Random) -> None:
+        """The file has what the power cut at `moment` leaves of it, and a name that it leaves."""
+        self._go_by(self._disk.name_after_cut(self._names, moment, chance))
+        becomes(self.fd, self._disk.after_cut(self.inode, moment, chance))
 
     def _remember(self, begun: int) -> None:
         if not self.file.dirty and (content := self.file.read(0, LARGEST)) != self._states[-1][1]:
@@ -92,9 +113,10 @@ class History:
     def is_promised(self, moment: int) -> bool:
         return any(returned <= moment for returned, _ in self._promises)
 
-    def end(self) -> None:
-        self.file.close()
-        os.close(self._fd)
+
+def becomes(fd: int, content: bytes) -> None:
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, content, 0)
 
 
 def first_wrap(header: Header) -> FileKey:
@@ -123,79 +145,58 @@ def found(path: Path) -> bytes | None:
 class Story:
     """Work on two files of a store, on a disk that loses power."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "store"
-        self._folder.mkdir()
+    def __init__(self, folder: Path, work: list[Step]) -> None:
+        self._folder = folder
         self.disk = LossyDisk()
-        self._store = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        self._after = folder / "after"
-        self._after.mkdir()
+        self._store = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         with self.disk.recording():
-            self._redo = RedoLog(self._store, b"log")
-            self.files = [
-                History(name, number, self._store, self._redo, self.disk) for number, name in enumerate(NAMES)
-            ]
-
-    def go(self, work: list[Step]) -> None:
-        with self.disk.recording():
+            redo = RedoLog(self._store, b"log")
+            self.files = [History(name, number, self._store, redo, self.disk) for number, name in enumerate(NAMES)]
             for kind, number, where, much in work:
                 self.files[number].step(kind, where, much)
+        for history in self.files:
+            history.file.close()
+        redo.close()
+        self._log = os.open(b"log", os.O_RDWR, dir_fd=self._store)
 
     def cut(self, moment: int, chance: random.Random) -> Iterator[tuple[History, bytes | None]]:
         """Power fails at `moment`, and in some stories once more while the log is replayed; what is found then."""
-        inodes = {history.name: history.inode for history in self.files} | {
-            "log": os.stat("log", dir_fd=self._store).st_ino
-        }
-        for name, inode in inodes.items():
-            (self._after / name).write_bytes(self.disk.after_cut(inode, moment, chance))
+        for history in self.files:
+            history.cut(moment, chance)
+        becomes(self._log, self.disk.after_cut(os.fstat(self._log).st_ino, moment, chance))
         if chance.random() < 0.3:
             self._cut_replay(chance)
-        with opened(self._after) as store:
-            replayed(store)
+        self._replay()
         for history in self.files:
-            yield history, found(self._after / history.name)
+            yield history, found(self._folder / history.name)
 
     def _cut_replay(self, chance: random.Random) -> None:
         disk = LossyDisk()
-        with opened(self._after) as store:
-            fds = {name: os.open(name, os.O_RDONLY, dir_fd=store) for name in (*NAMES, "log")}
-            for fd in fds.values():
-                disk.has(fd)
-            with disk.recording():
-                replayed(store)
-            moment = chance.randrange(disk.now + 1)
-            for name, fd in fds.items():
-                (self._after / name).write_bytes(disk.after_cut(os.fstat(fd).st_ino, moment, chance))
-                os.close(fd)
+        fds = [self._log, *(history.fd for history in self.files)]
+        for fd in fds:
+            disk.has(fd)
+        with disk.recording():
+            self._replay()
+        moment = chance.randrange(disk.now + 1)
+        for fd in fds:
+            becomes(fd, disk.after_cut(os.fstat(fd).st_ino, moment, chance))
+
+    def _replay(self) -> None:
+        log = RedoLog(self._store, b"log")
+        try:
+            log.replay()
+        finally:
+            log.close()
 
     def end(self) -> None:
-        for history in self.files:
-            history.end()
-        self._redo.close()
-        os.close(self._store)
+        for fd in (self._log, self._store, *(history.fd for history in self.files)):
+            os.close(fd)
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[int]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def replayed(store: int) -> None:
-    log = RedoLog(store, b"log")
-    try:
-        log.replay()
-    finally:
-        log.close()
-
-
-@contextmanager
-def story() -> Iterator[Story]:
+def story(work: list[Step]) -> Iterator[Story]:
     with tempfile.TemporaryDirectory() as folder:
-        told = Story(Path(folder))
+        told = Story(Path(folder), work)
         try:
             yield told
         finally:
@@ -208,8 +209,7 @@ def moments(disk: LossyDisk, chance: random.Random, most: int) -> list[int]:
 
 
 def check(work: list[Step], chance: random.Random, most: int) -> None:
-    with story() as told:
-        told.go(work)
+    with story(work) as told:
         for moment in moments(told.disk, chance, most):
             for history, content in told.cut(moment, chance):
                 if content is not None or history.is_promised(moment):
@@ -237,6 +237,11 @@ STORIES: dict[str, list[Step]] = {
         ("empty", 0, 0, 1),
         ("rewrap", 0, 0, 1),
         ("extend", 0, 0, CHUNK),
+    ],
+    "renamed before a group, and the power cut takes it back": [
+        ("rename", 0, 1, 1),
+        ("write", 0, 0, CHUNK),
+        ("flush", 0, 0, 1),
     ],
     "emptied and filled": [("empty", 0, 0, 1), ("append", 0, 0, 2 * CHUNK), ("flush", 0, 0, 1), ("empty", 0, 0, 1)],
 }

@@ -418,3 +418,52 @@ def test_the_order_in_which_a_sync_reaches_the_disk(tmp_path, disk_fd, monkeypat
     file.close()
     redo.close()
     os.close(store)
+
+
+def test_what_another_machine_has_committed_is_taken_over(fd):
+    here = new_file(fd)
+    here.write(0, pattern(3 * CHUNK))
+    here.flush()
+    there = reopened(fd)
+    assert not here.refresh()
+    there.write(CHUNK, b"theirs")
+    there.truncate(2 * CHUNK)
+    assert here.refresh()
+    assert not here.refresh()
+    assert (here.size, here.generation, here.sum) == (there.size, there.generation, there.sum)
+    assert here.read(0, 4 * CHUNK) == pattern(CHUNK) + b"theirs" + pattern(3 * CHUNK)[CHUNK + 6 : 2 * CHUNK]
+    here.write(2 * CHUNK, b"ours again")
+    here.flush()
+    assert there.refresh()
+    assert there.read(2 * CHUNK, CHUNK) == b"ours again"
+
+
+def test_another_machines_label_is_taken_over(fd):
+    here = new_file(fd)
+    here.write(0, b"content")
+    here.flush()
+    there = reopened(fd)
+    label = b"another label".ljust(16, b".")
+    there.rewrap(label, [])
+    assert here.refresh()
+    assert here.header.label == label
+    assert here.read(0, 100) == b"content"
+
+
+def test_what_does_not_verify_is_not_taken_over(fd):
+    here = new_file(fd)
+    here.write(0, b"content")
+    here.flush()
+    good = os.pread(fd, 4096, 0)
+    os.pwrite(fd, b"\0", 3100)
+    with pytest.raises(FileDamaged):
+        here.refresh()
+    os.pwrite(fd, good, 0)
+    assert not here.refresh()
+    assert here.read(0, 100) == b"content"
+    other = memory()
+    new_file(other, file_id=b"another file id.").close()
+    os.pwrite(fd, os.pread(other, 4096, 0), 0)
+    os.close(other)
+    with pytest.raises(FileDamaged, match="another file"):
+        here.refresh()

@@ -18,7 +18,8 @@ LI, DANA = 1000, 1001
 def locking(monkeypatch):
     """The locks of one file, for which nobody looks after its waiters' signals."""
     file = SimpleNamespace(flock=LockTable(flock=True), posix=LockTable())
-    drive: Any = SimpleNamespace(handle=lambda fh: SimpleNamespace(file=file))
+    alone = SimpleNamespace(active=False)
+    drive: Any = SimpleNamespace(handle=lambda fh: SimpleNamespace(file=file), claims=alone)
     locking = Locking(drive)
     monkeypatch.setattr(locking, "_watched", True)
     return locking

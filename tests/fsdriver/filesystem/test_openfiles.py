@@ -12,9 +12,11 @@ import pytest
 from fsdriver.content import HEADER_SIZE, FileKey, Header, RedoLog, SealedFile
 from fsdriver.errors import HeaderDamaged, LeaseMissing, ViewRefused
 from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.claims import Claims
 from fsdriver.filesystem.filekeys import GivenKey
 from fsdriver.filesystem.lines import Lines
 from fsdriver.filesystem.openfiles import OpenFiles
+from fsdriver.filesystem.peers import Peers
 from fsdriver.identity import Caller
 from fsdriver.nodes.directories import Directories
 from fsdriver.nodes.inode import Inode, InodeTable
@@ -52,7 +54,8 @@ def store(tmp_path: Path) -> Iterator[tuple[OpenFiles, Inode]]:
     inodes = InodeTable(os.fstat(top))
     directories = Directories(inodes.root, top)
     views, lines = Views(directories, "root", time.time), cast("Lines", NoLines())
-    files = OpenFiles(inodes, directories, views, COMPANY, RedoLog(top, b"log"), lines)
+    claims = Claims(cast("Peers", None))  # who is alone asks nobody
+    files = OpenFiles(inodes, directories, views, COMPANY, RedoLog(top, b"log"), claims, lines)
     yield files, inodes.remember(inodes.root, b"letter", (tmp_path / "letter").stat())
     os.close(top)
 

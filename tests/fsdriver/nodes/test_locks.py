@@ -57,3 +57,24 @@ def test_ranges_of_one_kind_that_touch_become_one() -> None:
     first, second = table.conflict(Lock(0, 99, F_WRLCK, 2, 2)), table.conflict(Lock(30, 99, F_WRLCK, 2, 2))
     assert first == Lock(0, 29, F_WRLCK, 1, 1)
     assert second == Lock(30, 39, F_RDLCK, 1, 1)
+
+
+@given(st.lists(requests, max_size=12), st.integers(0, BYTES - 1), st.integers(0, BYTES - 1))
+def test_the_strongest_of_each_byte_is_what_others_see(
+    wanted: list[tuple[int, int, int, int]], one: int, other: int
+) -> None:
+    table = LockTable()
+    for first, last, kind, owner in wanted:
+        lock = Lock(min(first, last), max(first, last), kind, owner, owner)
+        if kind == F_UNLCK or table.conflict(lock) is None:
+            table.apply(lock)
+    start, end = min(one, other), max(one, other)
+    pieces = table.strongest(start, end)
+    assert [piece.start for piece in pieces] == [start, *(piece.end + 1 for piece in pieces[:-1])]
+    assert pieces[-1].end == end
+    assert all(before.kind != after.kind for before, after in zip(pieces, pieces[1:], strict=False))
+    for piece in pieces:
+        for byte in range(piece.start, piece.end + 1):
+            readers = table.conflict(Lock(byte, byte, F_WRLCK, 9, 9)) is not None
+            writers = table.conflict(Lock(byte, byte, F_RDLCK, 9, 9)) is not None
+            assert piece.kind == (F_WRLCK if writers else F_RDLCK if readers else F_UNLCK)

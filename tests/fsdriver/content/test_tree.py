@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from fsdriver.filesystem.tree import walk
+from fsdriver.content.tree import walk
 
 
 @pytest.fixture

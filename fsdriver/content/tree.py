@@ -19,6 +19,8 @@ class Found(NamedTuple):
     """Descriptor of the directory it is in, good until the next one is asked for."""
     name: str
     problem: str = ""
+    inode: int = 0
+    """As the directory has it."""
 
     def open(self) -> int:
         """A descriptor for reading. Raises OSError."""
@@ -58,7 +60,7 @@ def walk(top: int, skip: str) -> Generator[Found, None, None]:
                     if path != skip:
                         levels.append(_enter(level.fd, entry.name, path, device))
                 elif entry.is_file(follow_symlinks=False):
-                    yield Found(path, level.fd, entry.name)
+                    yield Found(path, level.fd, entry.name, inode=entry.inode())
             except FileNotFoundError:
                 continue  # removed meanwhile
             except OSError as exc:

@@ -1,0 +1,192 @@
+"""Who may change a file that several machines have open: claims (docs/format.md 12).
+
+While other machines have the store, whoever changes a file has *claimed* it: an exclusive lock that all of them see. It
+is taken with the first change and given up a moment later, once everything is committed and nothing of it counts in the
+redo log; what others have committed meanwhile is taken over when the claim is taken. Reading takes no lock: a chunk
+that verifies is whole. Only what does not verify is read again under a lock (`steady`), since somebody may have been
+writing it. While this machine is alone nothing is locked.
+
+A thread that serves the kernel's requests never waits for another machine: it gets MustWait.
+"""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from fsdriver.content import HEADER_SIZE
+from fsdriver.content import range_locks as locks
+from fsdriver.errors import FsError
+from fsdriver.filesystem.asker import Asker, MustWait
+from fsdriver.filesystem.peers import Peers
+from fsdriver.nodes.openfile import OpenFile
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 30.0
+"""Seconds for which a change waits for a machine that does not give up its claim, before it is EIO."""
+_ASKED_FIRST, _ASKED_LATER = 0.001, 0.02
+_BIRTH = 1.0
+"""Seconds that a machine may take from making a file to writing its header."""
+
+
+class Claims:
+    """The claims of one drive. Thread-safe; a file's own lock is held where its claim is looked at or changes."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+        self.active = False
+        """Whether other machines have the store, or are about to."""
+        self._lock = threading.Lock()
+        self._claimed: set[OpenFile] = set()
+        self.on_change: Callable[[OpenFile], None] = lambda file: None
+        """Told of each file of which something was taken over; must not wait."""
+
+    # ---- changing --------------------------------------------------------------------------------------------------
+
+    def require_patience(self, asker: Asker) -> None:
+        """For who does something before the change that must not be done twice. Errors: MustWait."""
+        if self.active and not asker.may_wait:
+            raise MustWait
+
+    def changing(self, file: OpenFile, *, may_wait: bool) -> AbstractContextManager[None]:
+        """Around a change of `file`. Errors: MustWait; DAMAGE, where what another machine made of it does not verify;
+        OSError EIO."""
+        return self._held(file, self._claim, may_wait=may_wait)
+
+    @contextmanager
+    def steady(self, file: OpenFile, *, may_wait: bool) -> Iterator[None]:
+        """Around reading `file` as one state, the newest, which nobody changes meanwhile. Errors: as `changing`."""
+        with self._held(file, self._share, may_wait=may_wait):
+            try:
+                self.take_over(file)
+                yield
+            finally:
+                if self.active and not file.claimed:
+                    locks.release(file.fd, locks.COMMIT_AT)
+
+    @contextmanager
+    def _held(self, file: OpenFile, attempt: Callable[[OpenFile], bool], *, may_wait: bool) -> Iterator[None]:
+        """The file's own lock, once `attempt` has succeeded under it."""
+        if not self._acquire(file, may_wait):
+            raise MustWait
+        try:
+            if self.active and not attempt(file):
+                if not may_wait:
+                    locks.release(file.fd, locks.TURN_AT)  # who waits stands in line for itself
+                    raise MustWait
+                self._wait(file, attempt)
+            yield
+        finally:
+            file.lock.release()
+
+    def _acquire(self, file: OpenFile, may_wait: bool) -> bool:
+        # While the machine is alone nobody holds the file's lock for longer than a commit takes.
+        return file.lock.acquire(blocking=may_wait or not self.active)
+
+    def _wait(self, file: OpenFile, attempt: Callable[[OpenFile], bool]) -> None:
+        """The file's lock is held, and let go between attempts."""
+        end = time.monotonic() + PATIENCE
+        pause = _ASKED_FIRST
+        try:
+            while True:
+                file.lock.release()
+                try:
+                    if not self._peers.sound():
+                        self._peers.look()
+                    time.sleep(pause)
+                finally:
+                    file.lock.acquire()
+                if not self.active or attempt(file):
+                    return
+                if file.refused or time.monotonic() > end:  # a revocation waits for nobody
+                    raise OSError(errno.EIO, "another machine has claimed the file and does not let go")
+                pause = min(2 * pause, _ASKED_LATER)
+        finally:
+            locks.release(file.fd, locks.TURN_AT)
+
+    def _claim(self, file: OpenFile) -> bool:
+        if file.claimed:
+            return True
+        if not self._attempt(file, locks.EXCLUSIVE):
+            return False
+        self._remember(file)
+        self.take_over(file)
+        if file.sealed is not None:
+            file.sealed.assume_unsynced()
+        return True
+
+    def _remember(self, file: OpenFile) -> None:
+        file.claimed = True
+        with self._lock:
+            self._claimed.add(file)
+
+    def _share(self, file: OpenFile) -> bool:
+        return file.claimed or (self._attempt(file, locks.SHARED) and self._is_born(file))
+
+    def _attempt(self, file: OpenFile, kind: int) -> bool:
+        """Take the lock in turn. Whoever does not get it is the next, until TURN_AT is let go."""
+        if not file.writable:
+            kind = locks.SHARED  # nothing is changed through it, or it is opened anew before
+        if not self._peers.sound() or not locks.take(file.fd, kind, locks.TURN_AT):
+            return False
+        if not locks.take(file.fd, kind, locks.COMMIT_AT):
+            return False
+        locks.release(file.fd, locks.TURN_AT)
+        return True
+
+    @staticmethod
+    def _is_born(file: OpenFile) -> bool:
+        """Another machine may have made the file a moment ago, and not written its header yet."""
+        found = os.fstat(file.fd)
+        if found.st_size >= HEADER_SIZE or abs(time.time() - found.st_mtime) > _BIRTH:
+            return True
+        locks.release(file.fd, locks.COMMIT_AT)
+        return False
+
+    def take_over(self, file: OpenFile) -> bool:
+        """Take over what another machine has committed to `file`, whose own lock is held; whether it was anything.
+        Errors: DAMAGE."""
+        if file.sealed is None or file.sealed.dirty or not file.sealed.refresh():
+            return False
+        self.on_change(file)
+        return True
+
+    # ---- giving up -------------------------------------------------------------------------------------------------
+
+    def give_up(self, file: OpenFile) -> None:
+        """Commit `file` and let others change it. Errors: OSError; then it stays claimed."""
+        with file.lock:
+            if not file.claimed:
+                return
+            file.commit()
+            if file.sealed is not None:
+                file.sealed.retire()
+            with self._lock:
+                self._claimed.discard(file)
+            file.claimed = False
+            locks.release(file.fd, locks.COMMIT_AT)
+
+    def give_up_all(self) -> None:
+        """What cannot be committed stays claimed, and is tried again the next time."""
+        with self._lock:
+            claimed = list(self._claimed)
+        for file in claimed:
+            try:
+                self.give_up(file)
+            except (OSError, FsError) as exc:
+                log.debug("%r stays claimed: %s", file.inode, exc)
+
+    def claim_unasked(self, file: OpenFile) -> None:
+        """Claim a file that nobody else knows yet, or that nobody else may have claimed, if that is so."""
+        with file.lock:
+            if (
+                self.active
+                and file.writable
+                and not file.claimed
+                and locks.take(file.fd, locks.EXCLUSIVE, locks.COMMIT_AT)
+            ):
+                self._remember(file)
