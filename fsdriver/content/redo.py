@@ -436,7 +436,7 @@ class RedoLog:
             elif problem := problems.pop(group.sought, ""):  # once for all groups of a file
                 outcomes.append(Replayed(group.path, group.file_id, problem))
         sync_filesystem(self._fd)
-        os.ftruncate(self._fd, 0)
+        self.with_room(lambda: os.ftruncate(self._fd, 0))  # a btrfs at its quota takes space for that, too
         os.fdatasync(self._fd)
         self._room.close()
         self._reserve()
