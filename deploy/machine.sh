@@ -9,7 +9,7 @@ RUN_PACKAGES=(python3-venv)
 # What a plain user's mount needs on top.
 USER_PACKAGES=(fuse3)
 # Listed programs that tests work with, and what tests build their situations from.
-TEST_PACKAGES=(python3-venv fuse3 attr bubblewrap git libreoffice-calc-nogui libreoffice-writer-nogui
+TEST_PACKAGES=(python3-venv fuse3 attr btrfs-progs bubblewrap git libreoffice-calc-nogui libreoffice-writer-nogui
   libc6-dev restic rsync sqlite3 strace vim-tiny xfsprogs xz-utils)
 # What tries filesystems, and a database server, for the tests that take minutes.
 SLOW_PACKAGES=(dbench fio postgresql-15 stress-ng)

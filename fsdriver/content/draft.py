@@ -214,20 +214,26 @@ class Draft:
         if rest:
             self.dirty[index + whole] = bytearray(data[size - rest :])
 
-    def overwrite(self, offset: int, data: memoryview) -> None:
-        """Replaces bytes inside the file."""
+    def overwrite(self, offset: int, data: memoryview) -> int:
+        """Replaces bytes inside the file; how many: fewer than all where a hole could not be filled."""
         chunk, dirty = self._chunk, self.dirty
-        while data:
-            index, skip = divmod(offset, chunk)
-            part = data[: chunk - skip]
-            if len(part) == min(chunk, self.size - index * chunk) and index not in dirty:
-                if self.hole_at(index) is not None:
-                    self._fill(index)
-                dirty[index] = bytearray(part)
-            else:
-                self._own(index)[skip : skip + len(part)] = part
-            offset += len(part)
-            data = data[len(part) :]
+        done = 0
+        while done < len(data):
+            index, skip = divmod(offset + done, chunk)
+            part = data[done : done + chunk - skip]
+            try:
+                if len(part) == min(chunk, self.size - index * chunk) and index not in dirty:
+                    if self.hole_at(index) is not None:
+                        self._fill(index)
+                    dirty[index] = bytearray(part)
+                else:
+                    self._own(index)[skip : skip + len(part)] = part
+            except OSError:
+                if not done:
+                    raise
+                break
+            done += len(part)
+        return done
 
     def _own(self, index: int) -> bytearray:
         """The content of a chunk inside the file, held in memory from now on."""

@@ -13,9 +13,12 @@ which file it is for by file id and inode number, and its path is only where tha
 import errno
 import os
 import struct
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Condition, Lock
 from typing import NamedTuple, Protocol, Self
 
@@ -24,6 +27,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fsdriver.content import range_locks
 from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
 from fsdriver.content.chunks import Buffer
+from fsdriver.content.header import FILE_ID_AT
+from fsdriver.content.room import BLOCK, FULL, Room
 from fsdriver.content.search import Sought, find, open_sought
 
 _LOG_MAGIC = b"GFSREDO1"
@@ -80,6 +85,11 @@ class Group:
                 before_cut()
             os.ftruncate(fd, self.cut_to)
 
+    @property
+    def room(self) -> int:
+        """Bytes that placing takes at most, where the disk overwrites nothing in place, or there was nothing."""
+        return sum(len(data) + 2 * BLOCK for _, data in self.images) + 2 * BLOCK * len(self.zeros)
+
     def encode(self, epoch: int, log_inode: int = 0) -> bytearray:
         """The group as it stands in the log, which has that inode number itself."""
         extents = [_EXTENT.pack(offset, len(data)) for offset, data in self.images]
@@ -130,6 +140,10 @@ class Redo(Protocol):
 
     def sync(self) -> None:
         """Everything in the log is on the disk itself when this returns."""
+
+    def with_room(self, place: Callable[[], None], ticket: int | None = None) -> None:
+        """Calls `place`, and once more with the space that was kept for it where the disk is full: always for group
+        `ticket`, otherwise if no group in the log may need that space."""
 
     def end(self, ticket: int) -> None:
         """The group is in its place, or a later group of the same file is in the log. Does not raise."""
@@ -198,6 +212,42 @@ def is_begun(log: int) -> bool:
 _REPLAYING_AT, _WORKING_AT = 0, 1
 
 
+class Covered:
+    """Ranges of one file that need no earlier image any more."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts from `start` to `end` that were not covered; now they are."""
+        first = bisect_left(self._ends, start)
+        last = bisect_right(self._starts, end)
+        edges = [start]
+        for low, high in zip(self._starts[first:last], self._ends[first:last], strict=True):
+            edges += [min(max(low, start), end), min(high, end)]
+        edges.append(end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last], self._ends[first:last] = [start], [end]
+        return [(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if low < high]
+
+
+def _last_images(groups: list[Group]) -> list[Group]:
+    """The groups, without the images, or parts of them, that later groups of the same file replace or cut off: the
+    space that those took may be somebody else's by now."""
+    covered: defaultdict[Sought, Covered] = defaultdict(Covered)
+    for group in reversed(groups):
+        already, images = covered[group.sought], list[tuple[int, Buffer]]()
+        if group.cut_to >= 0:
+            already.add(group.cut_to, 1 << 64)
+        for at, data in group.images:
+            view = memoryview(data)
+            images += [(low, view[low - at : high - at]) for low, high in already.add(at, at + len(view))]
+        group.images = images
+    return groups
+
+
 def lock_log(log: int) -> None:
     """Takes the log file `log`, open for reading and writing, for as long as this descriptor is open. Raises
     BlockingIOError while somebody else has it."""
@@ -233,15 +283,16 @@ class RedoLog:
         self._fd = os.open(name, flags, 0o600, dir_fd=store_fd)
         try:
             lock_log(self._fd)
-            # A full disk must not stop the log: what it protects takes no new space either.
-            reserve(self._fd, 0, _RESERVED)
         except BaseException:
             os.close(self._fd)
             raise
         self._inode = os.fstat(self._fd).st_ino
         self._changed = Condition()
         """Guards what follows; told when a group is placed."""
-        self._unplaced: set[int] = set()
+        self._unplaced: dict[int, Group] = {}
+        """By ticket."""
+        # INVARIANT: enough for all groups that are not placed, until the disk is full and one of them takes it.
+        self._room = Room(store_fd, name + b".room")
         self._files: dict[bytes, set[int]] = {}
         """Inode numbers of the files with this id: a copy has the same."""
         self._end = 0
@@ -249,6 +300,28 @@ class RedoLog:
         self._syncing = Lock()
         self._synced = (0, 0)
         """Epoch, and up to where the log is on the disk."""
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """Takes space for the log. A full disk has none, and then `begin` says so: its store can be mounted all the
+        same, to be read and cleared."""
+        try:
+            reserve(self._fd, 0, _RESERVED)
+        except OSError:
+            with suppress(OSError):  # nor part of it
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size)
+
+    def with_room(self, place: Callable[[], None], ticket: int | None = None) -> None:
+        try:
+            place()
+        except OSError as exc:
+            if exc.errno not in FULL:
+                raise
+            with self._changed:
+                if ticket is None and self._unplaced:
+                    raise
+                self._room.give()
+            place()
 
     def begin(self, group: Group) -> int:
         with self._changed:
@@ -257,10 +330,11 @@ class RedoLog:
                 with suppress(OSError):  # then it grows, and the error is for whoever asks for a checkpoint
                     self._empty()
                 record = group.encode(self._epoch, self._inode)
+            self._room.keep(sum(other.room for other in self._unplaced.values()) + group.room)
             ticket = self._end
             write_all(self._fd, record, ticket)
             self._end += len(record)
-            self._unplaced.add(ticket)
+            self._unplaced[ticket] = group
             self._files.setdefault(group.file_id, set()).add(group.inode)
             return ticket
 
@@ -274,8 +348,27 @@ class RedoLog:
 
     def end(self, ticket: int) -> None:
         with self._changed:
-            self._unplaced.discard(ticket)
+            self._unplaced.pop(ticket, None)
             self._changed.notify_all()
+
+    def finish(self, fd: int) -> None:
+        """Before the file behind `fd`, which nobody has open, is read: what could not be placed when it was closed is
+        placed. Errors: OSError."""
+        if not self._unplaced:
+            return
+        sought = Sought(os.pread(fd, 16, FILE_ID_AT), os.fstat(fd).st_ino)
+        for ticket, group in sorted(self._left(sought).items()):
+            self.with_room(partial(group.place, fd), ticket)
+            self.end(ticket)
+
+    def forget(self, sought: Sought) -> None:
+        """The file is gone: nothing of it has to be placed any more."""
+        for ticket in self._left(sought):
+            self.end(ticket)
+
+    def _left(self, sought: Sought) -> dict[int, Group]:
+        with self._changed:
+            return {ticket: group for ticket, group in self._unplaced.items() if group.sought == sought}
 
     def holds(self, file_id: bytes) -> bool:
         return file_id in self._files
@@ -307,7 +400,7 @@ class RedoLog:
             return
         sync_filesystem(self._fd)
         first = os.pread(self._fd, _HEAD.size, 0)
-        write_all(self._fd, bytes(_HEAD.size), 0)
+        self.with_room(lambda: write_all(self._fd, bytes(_HEAD.size), 0))
         try:
             os.fdatasync(self._fd)
         except OSError:
@@ -315,7 +408,7 @@ class RedoLog:
             raise
         if self._end > _RESERVED:
             os.ftruncate(self._fd, 0)
-            reserve(self._fd, 0, _RESERVED)
+            self._reserve()
         self._end = 0
         self._epoch += 1
         self._files.clear()
@@ -329,23 +422,30 @@ class RedoLog:
         placed. A group whose file is nowhere is skipped: it was removed after that. Raises OSError, and keeps the log,
         when the disk fails: then the store must not be written to."""
         outcomes = []
-        guesses = ((group.path, group.sought) for group in groups_left(self._fd))
+        groups = _last_images(groups_left(self._fd))
+        guesses = ((group.path, group.sought) for group in groups)
         found, problems = find(self._store_fd, guesses, skip=self._folder)
-        for group in groups_left(self._fd):
+        for group in groups:
             path = found.get(group.sought)
             if path is not None and (fd := open_sought(self._store_fd, path, group.sought)) is not None:
                 try:
-                    group.place(fd)
+                    self._place(group, fd)
                 finally:
                     os.close(fd)
                 outcomes.append(Replayed(path, group.file_id, ""))
             elif problem := problems.pop(group.sought, ""):  # once for all groups of a file
                 outcomes.append(Replayed(group.path, group.file_id, problem))
         sync_filesystem(self._fd)
-        os.ftruncate(self._fd, 0)
+        self.with_room(lambda: os.ftruncate(self._fd, 0))  # a btrfs at its quota takes space for that, too
         os.fdatasync(self._fd)
-        reserve(self._fd, 0, _RESERVED)
+        self._room.close()
+        self._reserve()
         return outcomes
+
+    def _place(self, group: Group, fd: int) -> None:
+        if not group.zeros:  # what is there already takes no space again
+            group.images = [(at, data) for at, data in group.images if os.pread(fd, len(data), at) != data]
+        self.with_room(partial(group.place, fd))
 
     def close(self) -> None:
         """Gives the log up. If a group could not be placed, all of them stay in it for the next `replay`."""
@@ -353,4 +453,5 @@ class RedoLog:
             if self._end and not self._unplaced:
                 self._empty()
                 os.ftruncate(self._fd, 0)
+                self._room.close()
         os.close(self._fd)

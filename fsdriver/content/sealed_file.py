@@ -198,6 +198,11 @@ class SealedFile:
         """Whether bytes lie behind what the commit covers: left by a crash or put there. They are never served."""
         return self._draft.garbage
 
+    def cut_garbage(self) -> None:
+        """What `overlong` tells of goes."""
+        with self._lock:
+            self._prepare()
+
     @property
     def dirty(self) -> bool:
         """Whether a flush would write something."""
@@ -349,8 +354,8 @@ class SealedFile:
             if offset > self.size:
                 self._draft.extend(offset)
             inside = min(len(data), self.size - offset)
-            if inside:
-                self._draft.overwrite(offset, data[:inside])
+            if inside and (done := self._draft.overwrite(offset, data[:inside])) < inside:
+                return done
             if inside < len(data):
                 if self.size % self._chunk + len(data) - inside >= self._chunk:
                     self._leave_log()
@@ -450,7 +455,12 @@ class SealedFile:
         try:
             self.flush()
         finally:
-            self._drop_kept()
+            self.give_up()
+
+    def give_up(self) -> None:
+        """`detach` after a flush that failed: what of that is in the redo log is placed before the file is opened again
+        (`RedoLog.finish`), the rest is lost."""
+        self._drop_kept()
 
     def _prepare(self) -> None:
         """Brings disk and memory to where a change may begin, after an earlier failure or crash."""
@@ -521,10 +531,14 @@ class SealedFile:
             if before is not None:
                 self._redo.end(before)  # left by an earlier try; this group comes after it and has all of it
             self._redo.sync()
-            group.place(self._fd)
+            self._redo.with_room(lambda: group.place(self._fd), self._ticket)
         else:
             # The commit is one sector: on the disk it is the old one or the new one, and the new one needs no more.
-            group.place(self._fd, self._sync_file if draft.cut and replaces else None)
+            before_cut = self._sync_file if draft.cut and replaces else None
+            if self._redo is not None and draft.cut:  # a full disk can be emptied
+                self._redo.with_room(lambda: group.place(self._fd, before_cut))
+            else:
+                group.place(self._fd, before_cut)
             draft.unsynced |= group.cut_to >= 0
         self._pending = None
         draft.adopt(plan.commit)

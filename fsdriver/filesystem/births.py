@@ -3,6 +3,7 @@
 A caller with the plaintext view gets its content's handle. A caller without one makes a drop-in (`dropins`).
 """
 
+import errno
 import os
 import secrets
 import stat
@@ -18,6 +19,17 @@ from fsdriver.protocol import InHeader, events
 from policy import Action, Label
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _new_file(name: bytes, directory: int, mode: int) -> tuple[int, bool]:
+    """An empty file, and whether it is called `name` already. A file without a name is given it once it is sealed: who
+    is killed on the way leaves nothing. Not every filesystem has that (NFS has not). Errors: OSError."""
+    try:
+        return os.open(b".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory), False
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise
+    return os.open(name, _FLAGS, mode, dir_fd=directory), True
 
 
 class Births:
@@ -50,9 +62,9 @@ class Births:
         file_id = secrets.token_bytes(16)
         remember = None if label.per_file else self._drive.files.verified.remembering()
         key, slot = self._drive.keys.born(label, file_id, asker, path)
-        fd = os.open(name, _FLAGS, stat.S_IMODE(mode), dir_fd=directory)
+        fd, named = _new_file(name, directory, stat.S_IMODE(mode))
         try:
-            self._drive.files.give_to(head, name, directory)
+            self._drive.files.give_to(head, fd, directory)
             if mode & (stat.S_ISUID | stat.S_ISGID):
                 os.fchmod(fd, stat.S_IMODE(mode))  # chown(2) took these bits away
             sealed = SealedFile.create(
@@ -66,9 +78,12 @@ class Births:
                 path=store_path or os.fsencode(path.lstrip("/")),
                 made=remember,
             )
+            if not named:
+                os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory)
         except BaseException:
             os.close(fd)
-            os.unlink(name, dir_fd=directory)
+            if named:
+                os.unlink(name, dir_fd=directory)
             raise
         return fd, sealed
 

@@ -286,6 +286,7 @@ class Files:
                 file.commit()
         except OSError as exc:
             lost = f"what was written last is not in the store: {exc.strerror}"
+            file.inode.commit_cached = None
             raise
         finally:
             file.handles.discard(handle)
@@ -294,7 +295,11 @@ class Files:
             try:
                 self._record_close(handle, label, lost)
             finally:
-                drive.files.release(file)
+                try:
+                    drive.files.release(file)
+                finally:
+                    if lost:  # the kernel has what programs wrote
+                        drive.kernel.inval_inode(file.inode.nodeid(PLAIN))
         return replies.EMPTY
 
     def _record_close(self, handle: Handle, label: str, lost: str) -> None:

@@ -20,6 +20,7 @@ from fsdriver.content import (
     peek,
     read_first,
 )
+from fsdriver.content.search import Sought
 from fsdriver.errors import DAMAGE, FsError, HeaderDamaged, NodeVanished, OtherCompany
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.claims import Claims
@@ -147,9 +148,11 @@ class OpenFiles:
             if file.references > 1:
                 file.references -= 1
                 return
+        committed = False
         try:
             # Outside the lock, as this may write; a new opener meanwhile shares the file and closes it later.
             file.commit()
+            committed = True
             self._claims.give_up(file)
         finally:
             with self._lock:
@@ -161,8 +164,10 @@ class OpenFiles:
                         file.inode.opened = None
             if last:
                 try:
-                    if file.sealed is not None:
+                    if file.sealed is not None and committed:
                         file.sealed.detach()
+                    elif file.sealed is not None:
+                        file.sealed.give_up()
                 finally:
                     self._inodes.closed(file.inode, os.fstat(file.fd))
 
@@ -204,6 +209,7 @@ class OpenFiles:
             if (kept := file.sealed) is not None:  # another caller was faster, and was decided for itself alone
                 decide(kept.header)
                 return kept
+            self._redo.finish(file.fd)
             inode, found = file.inode, os.fstat(file.fd)
             if inode.store_ctime != found.st_ctime_ns:
                 inode.commit_cached = None
@@ -271,6 +277,11 @@ class OpenFiles:
         if self._redo.holds(file_id):
             self._redo.checkpoint()
 
+    def removed(self, inode: Inode) -> None:
+        """`inode` has no name any more."""
+        if inode.file_id is not None:
+            self._redo.forget(Sought(inode.file_id, inode.ino))
+
     def moved(self, inode: Inode) -> None:
         """`inode` lies elsewhere now, and everything below it: a file's line is kept at its path, where the redo log
         looks for it first as well."""
@@ -288,12 +299,16 @@ class OpenFiles:
             raise HeaderDamaged("an empty file in the store: its maker died before it was sealed")
         return Header.parse(data)
 
-    def give_to(self, head: InHeader, name: bytes, directory: int) -> None:
-        """What the daemon just made belongs to the caller; a set-group-id directory keeps its group."""
+    def give_to(self, head: InHeader, made: bytes | int, directory: int) -> None:
+        """What the daemon just made, a name or a descriptor, belongs to the caller; a set-group-id directory keeps its
+        group."""
         if not self._as_root or (head.uid == 0 and head.gid == 0):
             return
         gid = -1 if os.fstat(directory).st_mode & stat.S_ISGID else head.gid
-        os.chown(name, head.uid, gid, dir_fd=directory, follow_symlinks=False)
+        if isinstance(made, int):
+            os.fchown(made, head.uid, gid)
+        else:
+            os.chown(made, head.uid, gid, dir_fd=directory, follow_symlinks=False)
 
 
 def _in_store(path: str) -> bytes:

@@ -69,6 +69,14 @@ class Opening:
         if (known := file.sealed) is not None:
             self._drop_stale_state(file, known, asker)
         sealed = drive.files.unlock(file, path, key_of, asker)
+        if known is None and sealed.overlong and file.writable and not drive.claims.active:
+            # Left by a crash. The kernel was told a size that counts it, and appends there: it has to look again.
+            try:
+                sealed.cut_garbage()
+            except OSError:
+                pass  # a full btrfs; it can be read
+            else:
+                raise NodeVanished("the file is shorter than it seemed")
         if known is None and inode.parent is not None:
             drive.prefetch.waited(OPENED, inode.parent, inode.name, time.monotonic() - begin)
         if mode != os.O_WRONLY and Action.READ not in standing.allow:

@@ -33,7 +33,9 @@ def gone(drive: Drive, inode: Inode, parent: Inode, name: bytes, *, last: bool) 
     drive.inodes.unlinked(inode, parent, name, last=last)
     if inode.is_regular:
         drive.lines.gone(drive.directories.child_path(parent, name))
-        if not last:  # the other names are still there, with one link less
+        if last:
+            drive.files.removed(inode)
+        else:  # the other names are still there, with one link less
             drive.files.moved(inode)
             drive.tell_both_views(inode)
     drive.inodes.closed(inode)

@@ -290,6 +290,38 @@ def test_what_was_closed_before_the_daemon_was_killed_is_whole_and_recorded(own:
     own.stop()
 
 
+UNDER_WAY = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+os.write(fd, b'kept')
+os.fsync(fd)
+os.write(fd, b'lost' * 50_000)
+print('written', flush=True)
+sys.stdin.read()
+"""
+GOES_ON = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_APPEND)
+print(os.fstat(fd).st_size)
+os.write(fd, b' and more')
+print(os.pread(fd, 100, 0).decode())
+"""
+
+
+def test_what_was_under_way_when_the_daemon_was_killed_counts_for_nothing(own: Mounted) -> None:
+    own.start()
+    command = [LISTED, "-I", "-c", UNDER_WAY, str(own.drive / "f")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        own.kill()
+    own.unmount_dead()
+    assert (own.store / "f").stat().st_size > 100_000
+    own.start()
+    assert listed(GOES_ON, own.drive / "f").splitlines() == ["4", "kept and more"]
+    own.stop()
+
+
 def test_records_of_every_open_outlive_the_daemon_and_numbers_have_no_gaps(own: Mounted) -> None:
     own.start()
     for name in "abc":

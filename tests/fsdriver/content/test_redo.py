@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 import shutil
@@ -5,9 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fsdriver.content import Group, RedoLog, works
+from fsdriver.content import Group, RedoLog, backing, works
 from fsdriver.content import redo as redo_module
+from fsdriver.content.redo import Covered
 from fsdriver.content.search import Sought
 from fsdriver.content.tree import walk
 from tests.fsdriver.content.samples import FILE_ID, new_file
@@ -338,6 +342,90 @@ def test_one_daemon_holds_the_log(store):
         RedoLog(store, b"log")
     log.close()
     RedoLog(store, b"log").close()
+
+
+def test_what_could_not_be_placed_is_placed_before_the_file_is_read_again(store, tmp_path):
+    fd = sealed(tmp_path / "folder/file")
+    log = RedoLog(store, b"log")
+    log.begin(group(data=b"half done", inode=number(fd)))
+    log.begin(group(data=b"more of it", inode=number(fd)))
+    log.finish(fd)
+    assert os.pread(fd, 10, 4096) == b"more of it"
+    log.checkpoint()
+
+
+def test_a_file_that_is_gone_does_not_keep_the_log(store):
+    log = RedoLog(store, b"log")
+    log.begin(group())
+    log.forget(Sought(FILE_ID, 0))
+    log.checkpoint()
+
+
+def test_a_full_disk_gives_what_was_kept_to_what_is_placed(store, tmp_path):
+    fd = sealed(tmp_path / "folder/file")
+    log, room = RedoLog(store, b"log"), tmp_path / "log.room"
+    waiting = group()
+    ticket = log.begin(waiting)
+    assert room.stat().st_blocks * 512 >= waiting.room
+
+    def place() -> None:
+        if room.exists():
+            raise OSError(errno.ENOSPC, "full")
+        waiting.place(fd)
+
+    with pytest.raises(OSError, match="full"):
+        log.with_room(place)  # not for what is no group of the log
+    log.with_room(place, ticket)
+    assert os.pread(fd, 9, 4096) == b"new image"
+    log.end(ticket)
+    log.end(log.begin(group()))
+    assert room.exists()
+    log.close()
+    assert not room.exists()
+
+
+def test_a_group_is_refused_when_nothing_can_be_kept_for_it_and_a_full_disk_can_be_mounted(store, monkeypatch):
+    def full(*_: object) -> int:
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    with monkeypatch.context() as disk:
+        disk.setattr(backing, "_fallocate", full)
+        log = RedoLog(store, b"log")
+        assert log.replay() == []
+        with pytest.raises(OSError, match="No space left"):
+            log.begin(group())
+    assert not log.holds(FILE_ID)
+    log.end(log.begin(group()))
+    log.checkpoint()
+
+
+def test_replay_writes_nothing_twice(store, tmp_path, monkeypatch):
+    fd = sealed(tmp_path / "folder/file")
+    cut = Group(FILE_ID, [(4096, b"last")], cut_to=4100, path=b"folder/file")
+    alike = [Group(FILE_ID, [(4096, data), (8000, data)], path=b"folder/file") for data in (b"this", b"that")]
+    log = left_by_a_crash(store, *alike, cut, cut)
+    written: list[int] = []
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, at: int) -> int:
+        written.append(at)
+        return real(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert len(log.replay()) == 4
+    assert written == [4096]
+    assert os.pread(fd, 10_000, 4096) == b"last"
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=30))
+def test_ranges_that_are_covered_are_not_given_twice(ranges):
+    covered = Covered()
+    model: set[int] = set()
+    for start, length in ranges:
+        wanted = set(range(start, start + length))
+        assert {at for low, high in covered.add(start, start + length) for at in range(low, high)} == wanted - model
+        model |= wanted
 
 
 def test_random_bytes_are_an_empty_log(store, tmp_path):
