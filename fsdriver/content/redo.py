@@ -28,7 +28,7 @@ from fsdriver.content import range_locks
 from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.header import FILE_ID_AT
-from fsdriver.content.room import BLOCK, FULL, Room
+from fsdriver.content.room import BLOCK, FULL, SUFFIX, Room
 from fsdriver.content.search import Sought, find, open_sought
 
 _LOG_MAGIC = b"GFSREDO1"
@@ -202,6 +202,11 @@ def groups_left(log: int) -> list[Group]:
     return groups if known else [replace(group, inode=0) for group in groups]
 
 
+def is_log(name: bytes) -> bool:
+    """Whether a file in the folder of redo logs is one, by its name."""
+    return not name.endswith(SUFFIX)
+
+
 def is_begun(log: int) -> bool:
     """Whether there may be groups in the log file `log`. OSError."""
     return os.pread(log, len(_LOG_MAGIC), 0) == _LOG_MAGIC
@@ -292,7 +297,7 @@ class RedoLog:
         self._unplaced: dict[int, Group] = {}
         """By ticket."""
         # INVARIANT: enough for all groups that are not placed, until the disk is full and one of them takes it.
-        self._room = Room(store_fd, name + b".room")
+        self._room = Room(store_fd, name + SUFFIX)
         self._files: dict[bytes, set[int]] = {}
         """Inode numbers of the files with this id: a copy has the same."""
         self._end = 0

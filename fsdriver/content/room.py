@@ -16,6 +16,8 @@ PLENTY = 64 << 20
 """Free space of which more is kept at once than is needed now."""
 USUAL = 16 << 20
 BLOCK = 4096
+SUFFIX = b".room"
+"""What the name of a log's kept space ends with."""
 
 
 class Room:

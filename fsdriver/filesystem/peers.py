@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from fsdriver.content import RedoLog, Replayed, is_begun, works
+from fsdriver.content import RedoLog, Replayed, is_begun, is_log, works
 from fsdriver.content import range_locks as locks
 from fsdriver.filesystem.corner import REDO, STATE_DIRECTORY
 
@@ -133,7 +133,7 @@ class Peers:
         with self._looking:
             now = time.monotonic()
             sure = True
-            others = set(map(os.fsencode, os.listdir(self._logs))) - {self._own}
+            others = set(filter(is_log, map(os.fsencode, os.listdir(self._logs)))) - {self._own}
             self.known = bool(others)
             for name in others:
                 sure &= self._look_at(name)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from fsdriver.content.backing import RENAME_NOREPLACE, renameat2
-from fsdriver.content.redo import groups_left, is_locked, lock_log
+from fsdriver.content.redo import groups_left, is_locked, is_log, lock_log
 from fsdriver.content.tree import Found
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.peers import kept_out
@@ -120,6 +120,8 @@ class Visit:
         open a device can do something; `unread` of what may be one."""
         try:
             for folder, entry in self._entries(_REDO):
+                if not is_log(os.fsencode(entry.name)):
+                    continue
                 path = f"{CORNER}/{_REDO}/{entry.name}"
                 if not entry.is_file(follow_symlinks=False):
                     strange.append(f"{path}: not a regular file")

@@ -140,6 +140,19 @@ def test_nobody_is_alone_while_a_log_is_being_replayed(place: Path, first: Store
     os.close(top)
 
 
+def test_who_has_always_been_alone_knows_of_nobody(place: Path, first: Store) -> None:
+    """Space that is kept for a log is not another machine's."""
+    first.redo.begin(Group(FILE_ID, [(5000, b"image")], path=b"letter"))
+    assert sorted(os.listdir(place / ".grantfs/redo")) == ["one", "one.room"]
+    first.peers.look()
+    assert not first.peers.known
+    with Attentive(first):
+        second = Store.open(str(place), COMPANY, "two")
+    first.peers.look()
+    assert first.peers.known
+    second.close()
+
+
 def test_what_is_no_log_is_left_alone(place: Path, first: Store) -> None:
     redo = place / ".grantfs/redo"
     (redo / "folder").mkdir()
