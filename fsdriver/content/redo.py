@@ -179,7 +179,7 @@ class RedoLog:
         try:
             lock_log(self._fd)
             # A full disk must not stop the log: what it protects takes no new space either.
-            reserve(self._fd, 0, _RESERVED)
+            reserve(self._fd, 0, _RESERVED, may_grow=True)
         except BaseException:
             os.close(self._fd)
             raise
@@ -243,7 +243,7 @@ class RedoLog:
             raise
         if self._end > _RESERVED:
             os.ftruncate(self._fd, 0)
-            reserve(self._fd, 0, _RESERVED)
+            reserve(self._fd, 0, _RESERVED, may_grow=True)
         self._end = 0
         self._epoch += 1
         self._files.clear()
@@ -264,7 +264,7 @@ class RedoLog:
         sync_filesystem(self._fd)
         os.ftruncate(self._fd, 0)
         os.fdatasync(self._fd)
-        reserve(self._fd, 0, _RESERVED)
+        reserve(self._fd, 0, _RESERVED, may_grow=True)
         return outcomes
 
     def _place(self, group: Group) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Self
 
 from fsdriver.content import xattrs
-from fsdriver.content.backing import reserve, write_all
+from fsdriver.content.backing import deliver, reserve, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.commit import Commit
 from fsdriver.content.draft import Draft
@@ -353,7 +353,9 @@ class SealedFile:
     def flush(self) -> None:
         """Everything written is in the file and committed when this returns; a kill loses nothing of it."""
         with self._lock:
-            self._settle()
+            if self.dirty:
+                self._settle()
+                deliver(self._fd)
 
     def sync(self) -> None:
         """`flush`, and on the disk itself when this returns; a power cut loses nothing of it."""
@@ -458,6 +460,8 @@ class SealedFile:
             write_all(self._fd, image, offset)
         if draft.unsynced and replaces:
             self._sync_file()
+        elif draft.unsynced:
+            deliver(self._fd)
         if self._redo is not None and (held or plan.logged):
             before, self._ticket = self._ticket, self._redo.begin(group)
             if before is not None:

@@ -18,6 +18,7 @@ from fsdriver.filesystem.lines import Lines
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.filesystem.prefetch import Prefetch
 from fsdriver.filesystem.recorder import Recorder
+from fsdriver.filesystem.silly import is_silly
 from fsdriver.filesystem.verifier import Verifier
 from fsdriver.identity import Caller, Callers
 from fsdriver.nodes.directories import Directories
@@ -115,9 +116,9 @@ class Drive:
         return handle
 
     def reserve_name(self, parent: Inode, name: bytes) -> None:
-        """Errors: PermissionError for the name that is the drive's own."""
-        if parent is self.inodes.root and name == STATE_DIRECTORY:
-            raise PermissionError(errno.EACCES, "this name is the drive's own")
+        """Errors: PermissionError for the name that is the drive's own, and for those that are an NFS client's."""
+        if (parent is self.inodes.root and name == STATE_DIRECTORY) or is_silly(name):
+            raise PermissionError(errno.EACCES, "this name is not for files of the drive")
 
     def drop_setid(self, file: OpenFile) -> None:
         """A write or truncate by somebody without CAP_FSETID: set-user-id goes, set-group-id where it means one."""

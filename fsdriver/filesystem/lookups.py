@@ -9,6 +9,7 @@ from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.drive import ATTR_TIMEOUT, Drive
 from fsdriver.filesystem.prefetch import LOOKED_UP
+from fsdriver.filesystem.silly import is_silly
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies
 
@@ -24,7 +25,7 @@ class Lookups:
         drive = self._drive
         parent = drive.inodes.get(event.head.nodeid)
         name = event.name
-        if parent is drive.inodes.root and name == STATE_DIRECTORY:
+        if (parent is drive.inodes.root and name == STATE_DIRECTORY) or is_silly(name):
             raise FileNotFoundError(errno.ENOENT, "no such name")
         above = drive.directories.descriptor(parent)
         begin = time.monotonic()

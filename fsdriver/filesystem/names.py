@@ -14,6 +14,7 @@ from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.replacing import gone, replacing
+from fsdriver.filesystem.silly import rmdir
 from fsdriver.nodes.directories import Descriptor
 from fsdriver.nodes.inode import PLAIN, Inode
 from fsdriver.protocol import events, replies
@@ -124,7 +125,7 @@ class Names:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory")
         inode = drive.inodes.remember(parent, event.name, found)
         last = drive.directories.descriptor(inode)
-        os.rmdir(event.name, dir_fd=fd.fd)
+        rmdir(event.name, fd.fd, last)
         drive.directories.removed(inode, last)
         gone(drive, inode, parent, event.name, last=True)
         return replies.EMPTY
