@@ -46,7 +46,12 @@ def read_up_to(fd: int, buffer: memoryview, offset: int) -> int:
 def deliver(fd: int) -> None:
     """What was written is with the server, where the filesystem is a server's: its client holds writes back until
     close(2), which says then what became of them. Nothing where it is a disk's. Raises OSError (ENOSPC ...)."""
-    os.close(os.dup(fd))
+    try:
+        os.close(os.dup(fd))
+    except OSError:
+        with suppress(OSError):
+            os.fdatasync(fd)  # or NFS says it again at every close, whatever was written since
+        raise
 
 
 def reserve(fd: int, offset: int, length: int, *, may_grow: bool = False) -> None:

@@ -31,6 +31,7 @@ from fsdriver.content.offsets import (
 from fsdriver.content.plan import Plan
 from fsdriver.content.redo import Group, Redo
 from fsdriver.content.shared_lock import SharedLock
+from fsdriver.content.space import is_short
 from fsdriver.content.verified import Remember
 from fsdriver.content.wraps import WrapSlot
 from fsdriver.errors import FileDamaged, FormatUnknown
@@ -112,6 +113,8 @@ class SealedFile:
         ).encode(keys)
         commit = Commit()
         write_all(fd, b"".join((head, commit.seal(header, keys), bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE))), 0)
+        if is_short(fd):
+            deliver(fd)
         if made is not None:
             made(head, keys)
         file = cls(fd, header, keys, commit, redo, path)

@@ -10,8 +10,9 @@ import time
 from fsdriver.nodes.directories import Descriptor
 
 _NAME = re.compile(rb"\.nfs[0-9a-f]{24}")
-_MOMENT = 1.0
-"""Seconds in which the daemon closes what nobody has open any more: RELEASE comes after close(2) has returned."""
+_MOMENT = 6.0
+"""Seconds in which the daemon closes what nobody has open any more: RELEASE comes after close(2) has returned, and a
+large file is kept for five seconds until it is verified."""
 
 
 def is_silly(name: bytes) -> bool:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from fsdriver.filesystem import silly
 from fsdriver.filesystem.silly import is_silly, rmdir
 from fsdriver.nodes.directories import Descriptor
 
@@ -41,7 +42,8 @@ def test_a_folder_is_removed_once_the_last_file_in_it_is_closed(top, tmp_path):
 
 
 @pytest.mark.parametrize("name", [SILLY, "document"])
-def test_a_folder_that_is_not_empty_stays(top, tmp_path, name):
+def test_a_folder_that_is_not_empty_stays(top, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(silly, "_MOMENT", 0.1)
     directory = folder(tmp_path)
     (tmp_path / "folder" / name).touch()
     with pytest.raises(OSError, match="not empty"):
