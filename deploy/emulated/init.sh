@@ -5,6 +5,7 @@
 # of its own, an address and a name, so that to the server they are two machines: nothing that one has in memory is
 # known to the other. They mount at /mnt/a and /mnt/b; /mnt/full is the small one, of client a.
 set -u
+ulimit -n 20000 # as a machine's service manager allows; the kernel's own limit is 1024
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 
 # The machine ends with its first process: "N" to isa-debug-exit is qemu's exit code 2N+1.

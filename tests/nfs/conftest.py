@@ -45,14 +45,6 @@ def folder() -> Iterator[str]:
 
 
 @pytest.fixture
-def plain() -> Iterator[Path]:
-    """A folder in the export, with no drive."""
-    path = Path(tempfile.mkdtemp(dir=A))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
 def own(folder: str) -> Iterator[Mounted]:
     """A drive for one test, not yet started."""
     with stored_at(A / folder) as drive:

@@ -12,34 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounted.mounted import LISTED, ROOT, SECONDS, Mounted, MountFailed, get, listed, put, run, wait_until
+from tests.mounted.mounted import LISTED, SECONDS, Mounted, MountFailed, get, listed, put, run, wait_until
 from tests.mounted.test_checking import CHANGE, fsdriver, keys, verdicts
 from tests.mounted.test_failures import CHECK, FILL
-from tests.mounted.test_posix import START
 from tests.nfs.conftest import FULL, A, B, stored_at
 
 pytestmark = pytest.mark.nfs
-
-FAILING_ON_NFS_ONLY: set[str] = set()
-"""Checks of the POSIX list that a plain directory on NFS passes, and the drive on it does not."""
-
-
-def troubles(directory: Path, *checks: str) -> dict[str, str]:
-    """The checks that went wrong there, of these or of all, and how."""
-    directory.mkdir()
-    lines = run([LISTED, "-I", "-c", START, ROOT, directory, *checks], timeout=20 * SECONDS)
-    found = [json.loads(line) for line in lines.splitlines() if line.startswith('{"check"')]
-    assert found
-    return {line["check"]: line["trouble"] for line in found if line["trouble"]}
-
-
-@pytest.mark.timeout(40 * SECONDS)
-def test_the_drive_does_what_nfs_does(drive: Mounted, plain: Path) -> None:
-    """The POSIX list; what goes wrong is tried on a plain directory at the same client."""
-    wrong = troubles(drive.drive / "list")
-    on_nfs = troubles(plain / "list", *wrong) if wrong else {}
-    assert wrong.keys() - on_nfs.keys() == FAILING_ON_NFS_ONLY, (wrong, on_nfs)
-
 
 RENAME = """
 import ctypes, errno, os, sys
