@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -249,12 +248,6 @@ def test_a_full_store_is_said_and_loses_nothing_that_was_written_before() -> Non
         assert get(own.drive / "before") == "kept" * 10_000
         with pytest.raises(AssertionError, match="No space left"):
             listed(MANY, own.drive)
-        run(["rm", own.drive / "big"])
-        wait_until(lambda: not silly(own.store))  # it is still being verified
-        put(own.drive / "after", "room" * 10_000)
-        assert get(own.drive / "after") == "room" * 10_000
-        assert get(own.drive / "before") == "kept" * 10_000
-        listed("import os, sys; [os.unlink(entry) for entry in os.scandir(sys.argv[1])]", own.drive)
         own.stop()
         assert own.log() == ""
-        shutil.rmtree(own.store / ".grantfs")
+        run(["find", own.store, "-mindepth", "1", "-delete"])
