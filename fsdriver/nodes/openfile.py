@@ -104,7 +104,7 @@ class OpenFile:
             self.inode.commit_cached = (self.sealed.generation, self.sealed.sum)
             found = os.fstat(self.fd)
             self.inode.store_ctime = found.st_ctime_ns
-            if found.st_nlink:
+            if found.st_nlink and not self.inode.nameless:
                 self.committed(self.sealed)
 
 
