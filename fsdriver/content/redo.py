@@ -441,6 +441,10 @@ class RedoLog:
             elif problem := problems.pop(group.sought, ""):  # once for all groups of a file
                 outcomes.append(Replayed(group.path, group.file_id, problem))
         sync_filesystem(self._fd)
+        if is_begun(self._fd):
+            # At once, by one sector: a log that is cut while the power fails may be left with its first groups alone.
+            self.with_room(lambda: write_all(self._fd, bytes(_HEAD.size), 0))
+            os.fdatasync(self._fd)
         self.with_room(lambda: os.ftruncate(self._fd, 0))  # a btrfs at its quota takes space for that, too
         os.fdatasync(self._fd)
         self._room.close()
