@@ -49,7 +49,7 @@ def in_an_emulated_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each of these takes a hundred times as long as elsewhere."""
     monkeypatch.setattr(test_two_machines, "UPDATES", 6)
     monkeypatch.setattr(test_two_machines, "APPENDS", 20)
-    monkeypatch.setattr(test_two_machines, "OVERWRITES", 100)
+    monkeypatch.setattr(test_two_machines, "OVERWRITES", 50)
 
 
 @pytest.fixture(scope="module")
