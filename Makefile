@@ -14,10 +14,12 @@ DEMO ?= demo
 IO_URING ?= on
 # What `make fuzz` gives any bytes; without it, it says which there are.
 TARGET ?=
+# What `make nfs` runs in the emulated machine: arguments of pytest; without any, all that is meant for it.
+TESTS ?=
 # An interpreter of your choice (3.11 or later): make PYTHON=/opt/python/bin/python3
 PYTHON ?=
 
-.PHONY: help run stop install test slow mounted fuzz check lint vectors policy-test bench docs clean
+.PHONY: help run stop install test slow mounted nfs fuzz check lint vectors policy-test bench docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -50,6 +52,9 @@ slow: machine-slow $(VENV)/installed-dev  ## the tests that take minutes each, n
 mounted: machine-test $(VENV)/installed-dev  ## only the tests that mount a drive
 	$(BIN)/python -m pytest -m "mounted and not slow"
 
+nfs: machine-nfs $(VENV)/installed-dev  ## another kernel, and a store on NFS: tests in an emulated machine; root only
+	deploy/emulated/run.sh $(BIN)/python $(TESTS)
+
 fuzz: machine-test $(VENV)/installed-fuzz  ## without end: one parser and any bytes, led by coverage (make fuzz TARGET=header)
 	$(BIN)/python -m tests.fuzz $(TARGET)
 
@@ -81,11 +86,11 @@ bench: machine-bench $(VENV)/installed  ## compare with gocryptfs and ext4; root
 clean:  ## stop the demo; remove it, the virtual environment and what builds and tests left
 	@if [ -e $(DEMO)/demo.json ] && [ -x $(BIN)/fsdriver ]; then $(BIN)/fsdriver demo --dir $(DEMO) --stop; fi
 	if mountpoint -q $(DEMO)/drive; then echo "$(DEMO)/drive is still mounted" >&2; exit 1; fi
-	rm -rf --one-file-system $(DEMO) $(VENV) build dist fuzz *.egg-info .coverage .hypothesis .*_cache
+	rm -rf --one-file-system $(DEMO) $(VENV) build dist emulated fuzz *.egg-info .coverage .hypothesis .*_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: machine-run machine-test machine-slow machine-bench
-machine-run machine-test machine-slow machine-bench: machine-%:
+.PHONY: machine-run machine-test machine-slow machine-nfs machine-bench
+machine-run machine-test machine-slow machine-nfs machine-bench: machine-%:
 	@deploy/machine.sh $* "$(PYTHON)"
 
 $(BIN)/python:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Give this machine what a make target needs: deploy/machine.sh run|test|slow|bench [PYTHON]
+# Give this machine what a make target needs: deploy/machine.sh run|test|slow|nfs|bench [PYTHON]
 #
 # As root it installs the Debian packages that are missing. As a plain user it installs nothing and names the one
 # command that root must run. `deploy/machine.sh python [PYTHON]` prints the interpreter for the virtual environment.
@@ -13,6 +13,8 @@ TEST_PACKAGES=(python3-venv fuse3 attr btrfs-progs bubblewrap git libreoffice-ca
   libc6-dev restic rsync sqlite3 strace vim-tiny xfsprogs xz-utils)
 # What tries filesystems, and a database server, for the tests that take minutes.
 SLOW_PACKAGES=(dbench fio postgresql-15 stress-ng)
+# What makes the emulated machine's disk, and runs it (deploy/emulated).
+NFS_PACKAGES=(python3-venv e2fsprogs git mmdebstrap qemu-system-x86)
 BENCH_PACKAGES=(python3-venv fuse3 gocryptfs securefs encfs cryfs fio e2fsprogs)
 
 # The system's own interpreter first: every user can run it, which tests that change the user need.
@@ -93,8 +95,15 @@ bench)
   fi
   install $(missing "${BENCH_PACKAGES[@]}")
   ;;
+nfs)
+  if [ "$(id -u)" != 0 ]; then
+    echo "The emulated machine's disk is made with other users' files on it: only root can make it." >&2
+    exit 1
+  fi
+  install $(missing "${NFS_PACKAGES[@]}")
+  ;;
 *)
-  echo "usage: $0 run|test|slow|bench|python [PYTHON]" >&2
+  echo "usage: $0 run|test|slow|nfs|bench|python [PYTHON]" >&2
   exit 2
   ;;
 esac

@@ -3,6 +3,8 @@
 import ctypes
 import errno
 import os
+import stat
+from contextlib import suppress
 
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE = 0x02
@@ -46,13 +48,27 @@ def read_up_to(fd: int, buffer: memoryview, offset: int) -> int:
     return done
 
 
-def reserve(fd: int, offset: int, length: int) -> None:
-    """Reserves space without changing the size; nothing where the filesystem cannot. Raises OSError (ENOSPC ...)."""
+def deliver(fd: int) -> None:
+    """What was written is with the server, where the filesystem is a server's: its client holds writes back until
+    close(2), which says then what became of them. Nothing where it is a disk's. Raises OSError (ENOSPC ...)."""
     try:
-        _allocate(fd, _KEEP_SIZE, offset, length)
-    except OSError as exc:
-        if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
+        os.close(os.dup(fd))
+    except OSError:
+        with suppress(OSError):
+            os.fdatasync(fd)  # or NFS says it again at every close, whatever was written since
+        raise
+
+
+def reserve(fd: int, offset: int, length: int, *, may_grow: bool = False) -> None:
+    """Reserves space without changing the size; nothing where the filesystem cannot. `may_grow`: NFS can, if the file
+    may become so long. Raises OSError (ENOSPC ...)."""
+    for mode in (_KEEP_SIZE, 0) if may_grow else (_KEEP_SIZE,):
+        try:
+            _allocate(fd, mode, offset, length)
+            return
+        except OSError as exc:
+            if exc.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
 
 
 def punch(fd: int, offset: int, length: int) -> None:
@@ -122,7 +138,24 @@ def revalidate(fd: int) -> None:
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
-    """rename(2) between two directories, with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+    """rename(2) between two directories, with RENAME_NOREPLACE or RENAME_EXCHANGE. Errors: EINVAL where the filesystem
+    cannot exchange two names (NFS)."""
     if _libc.renameat2(old_dir, old, new_dir, new, flags):
         number = ctypes.get_errno()
+        if number == errno.EINVAL and flags == RENAME_NOREPLACE:
+            _rename_if_free(old_dir, old, new_dir, new)
+            return
         raise OSError(number, os.strerror(number))
+
+
+def _rename_if_free(old_dir: int, old: bytes, new_dir: int, new: bytes) -> None:
+    """RENAME_NOREPLACE without the kernel's help, as NFS has none. A link replaces nothing; a directory cannot have two
+    names, and what takes the new one between the look and the rename is replaced if it is an empty directory."""
+    if stat.S_ISDIR(os.stat(old, dir_fd=old_dir, follow_symlinks=False).st_mode):
+        with suppress(FileNotFoundError):
+            os.stat(new, dir_fd=new_dir, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        os.rename(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir)
+    else:
+        os.link(old, new, src_dir_fd=old_dir, dst_dir_fd=new_dir, follow_symlinks=False)
+        os.unlink(old, dir_fd=old_dir)

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 
 from fsdriver.content import scratch
-from fsdriver.content.backing import reserve, write_all
+from fsdriver.content.backing import deliver, reserve, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.commit import SUM_MASK, Commit
 from fsdriver.content.header import Header
@@ -198,6 +198,8 @@ class Draft:
                 part = pieces[first : first + per_write]
                 total += slots.sealer.seal_into(buffer, 0, index + first, self.commit.generation + 1, part)
                 write_all(self._fd, buffer[: len(part) * stride], slots.offset(index + first))
+            if is_short(self._fd):
+                deliver(self._fd)
         except OSError:
             with suppress(OSError):
                 self.cut_garbage()

@@ -311,7 +311,7 @@ class RedoLog:
         """Takes space for the log. A full disk has none, and then `begin` says so: its store can be mounted all the
         same, to be read and cleared."""
         try:
-            reserve(self._fd, 0, _RESERVED)
+            reserve(self._fd, 0, _RESERVED, may_grow=True)
         except OSError:
             with suppress(OSError):  # nor part of it
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Self
 
 from fsdriver.content import xattrs
-from fsdriver.content.backing import reserve, revalidate, write_all
+from fsdriver.content.backing import deliver, reserve, revalidate, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.commit import Commit
 from fsdriver.content.draft import Draft
@@ -32,6 +32,7 @@ from fsdriver.content.plan import Plan
 from fsdriver.content.redo import Group, Redo
 from fsdriver.content.search import Sought
 from fsdriver.content.shared_lock import SharedLock
+from fsdriver.content.space import is_short
 from fsdriver.content.verified import Remember
 from fsdriver.content.wraps import WrapSlot
 from fsdriver.errors import FileDamaged, FormatUnknown
@@ -121,6 +122,8 @@ class SealedFile:
         commit = Commit()
         record = commit.seal(header, keys)
         write_all(fd, b"".join((head, record, bytes(HEADER_SIZE - COMMIT_AT - COMMIT_SIZE))), 0)
+        if is_short(fd):
+            deliver(fd)
         if made is not None:
             made(head, keys)
         file = cls(fd, header, keys, commit, record, redo, path)
@@ -408,7 +411,9 @@ class SealedFile:
     def flush(self) -> None:
         """Everything written is in the file and committed when this returns; a kill loses nothing of it."""
         with self._lock:
-            self._settle()
+            if self.dirty:
+                self._settle()
+                deliver(self._fd)
 
     def sync(self) -> None:
         """`flush`, and on the disk itself when this returns; a power cut loses nothing of it."""
@@ -525,6 +530,8 @@ class SealedFile:
             write_all(self._fd, image, offset)
         if draft.unsynced and replaces:
             self._sync_file()
+        elif draft.unsynced:
+            deliver(self._fd)
         if self._redo is not None and (held or plan.logged):
             group.path, group.inode = self.path, self._inode
             before, self._ticket = self._ticket, self._redo.begin(group)

@@ -1,7 +1,8 @@
 """Whether what waits in memory will fit on the disk: ENOSPC belongs to the write, not to the close that follows it.
 
 Reserving space for every file that is written costs as much again as making it (docs/decisions/0020), so it is done
-only where space is short. A quota that the filesystem does not show as free space is noticed at flush.
+only where space is short. A quota that the filesystem does not show as free space is noticed at flush. NFS
+reserves nothing: where space is short, what is appended goes to the server at once, and what waits is refused at flush.
 """
 
 import os

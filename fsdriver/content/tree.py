@@ -6,6 +6,8 @@ import os
 from collections.abc import Generator
 from typing import NamedTuple
 
+from fsdriver.content.silly import is_silly
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -39,7 +41,7 @@ class _Level(NamedTuple):
 
 def walk(top: int, skip: str) -> Generator[Found, None, None]:
     """Every regular file below the directory `top`, in no order, but for the directory `skip` right in it. Links,
-    devices, sockets, pipes and what is removed meanwhile are passed over. Close it, or use it up."""
+    devices, sockets, pipes and what is removed, or open and removed, are passed over. Close it, or use it up."""
     device = os.fstat(top).st_dev
     levels: list[_Level] = []
     try:
@@ -59,7 +61,7 @@ def walk(top: int, skip: str) -> Generator[Found, None, None]:
                 if entry.is_dir(follow_symlinks=False):
                     if path != skip:
                         levels.append(_enter(level.fd, entry.name, path, device))
-                elif entry.is_file(follow_symlinks=False):
+                elif entry.is_file(follow_symlinks=False) and not is_silly(os.fsencode(entry.name)):
                     yield Found(path, level.fd, entry.name, inode=entry.inode())
             except FileNotFoundError:
                 continue  # removed meanwhile

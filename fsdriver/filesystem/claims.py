@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from fsdriver.content import HEADER_SIZE
 from fsdriver.content import range_locks as locks
-from fsdriver.errors import FsError
+from fsdriver.errors import DAMAGE, FsError
 from fsdriver.filesystem.asker import Asker, MustWait
 from fsdriver.filesystem.peers import Peers
 from fsdriver.nodes.openfile import OpenFile
@@ -67,6 +67,20 @@ class Claims:
             finally:
                 if self.active and not file.claimed:
                     locks.release(file.fd, locks.COMMIT_AT)
+
+    def look(self, file: OpenFile, *, may_wait: bool) -> bool:
+        """Take over what another machine has committed to `file` by now; whether it was anything. Waits for nobody who
+        is about to change it. Errors: MustWait; DAMAGE, if it is damage even when nobody changes it."""
+        if not self._acquire(file, may_wait):
+            raise MustWait
+        try:
+            return self.take_over(file)
+        except DAMAGE:
+            pass  # it may be in the midst of being written
+        finally:
+            file.lock.release()
+        with self.steady(file, may_wait=may_wait):
+            return True
 
     @contextmanager
     def _held(self, file: OpenFile, attempt: Callable[[OpenFile], bool], *, may_wait: bool) -> Iterator[None]:

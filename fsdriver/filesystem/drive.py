@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from fsdriver.content import Header, plain_size
+from fsdriver.content.silly import is_silly
 from fsdriver.errors import NodeVanished, Revoked, ViewRefused
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.claims import Claims
@@ -128,9 +129,9 @@ class Drive:
         return handle
 
     def reserve_name(self, parent: Inode, name: bytes) -> None:
-        """Errors: PermissionError for the name that is the drive's own."""
-        if parent is self.inodes.root and name == STATE_DIRECTORY:
-            raise PermissionError(errno.EACCES, "this name is the drive's own")
+        """Errors: PermissionError for the name that is the drive's own, and for those that are an NFS client's."""
+        if (parent is self.inodes.root and name == STATE_DIRECTORY) or is_silly(name):
+            raise PermissionError(errno.EACCES, "this name is not for files of the drive")
 
     def drop_setid(self, file: OpenFile) -> None:
         """A write or truncate by somebody without CAP_FSETID: set-user-id goes, set-group-id where it means one."""

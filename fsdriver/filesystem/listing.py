@@ -7,6 +7,7 @@ regular files come as bare names, because their node depends on who asks and wou
 import os
 import stat
 
+from fsdriver.content.silly import is_silly
 from fsdriver.errors import NodeVanished
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.drive import Drive
@@ -93,12 +94,12 @@ class Listing:
                 above = drive.directories.descriptor(directory)
                 parent = directory.parent if directory.parent is not None else directory
                 names = [(b".", directory.ino, stat.S_IFDIR), (b"..", parent.ino, stat.S_IFDIR)]
-                hidden = os.fsdecode(STATE_DIRECTORY) if directory is drive.inodes.root else None
+                hidden = STATE_DIRECTORY if directory is drive.inodes.root else None
                 with above.listed() as found:
                     names += [
-                        (os.fsencode(entry.name), entry.inode(), _type_bits(entry))
+                        (name, entry.inode(), _type_bits(entry))
                         for entry in found
-                        if entry.name != hidden
+                        if (name := os.fsencode(entry.name)) != hidden and not is_silly(name)
                     ]
                 handle.names = names
             return handle.names

@@ -4,6 +4,7 @@ import errno
 import os
 import time
 
+from fsdriver.content.silly import is_silly
 from fsdriver.errors import NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.corner import STATE_DIRECTORY
@@ -24,7 +25,7 @@ class Lookups:
         drive = self._drive
         parent = drive.inodes.get(event.head.nodeid)
         name = event.name
-        if parent is drive.inodes.root and name == STATE_DIRECTORY:
+        if (parent is drive.inodes.root and name == STATE_DIRECTORY) or is_silly(name):
             raise FileNotFoundError(errno.ENOENT, "no such name")
         above = drive.directories.descriptor(parent)
         begin = time.monotonic()

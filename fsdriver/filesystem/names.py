@@ -13,6 +13,7 @@ from fsdriver.errors import LabelBoundary, NodeVanished
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.births import Births
 from fsdriver.filesystem.drive import Drive
+from fsdriver.filesystem.removing import remove_directory
 from fsdriver.filesystem.replacing import gone, replacing
 from fsdriver.nodes.directories import Descriptor
 from fsdriver.nodes.inode import PLAIN, Inode
@@ -122,7 +123,7 @@ class Names:
             raise NotADirectoryError(errno.ENOTDIR, "not a directory")
         inode = drive.inodes.remember(parent, event.name, found)
         last = drive.directories.descriptor(inode)
-        os.rmdir(event.name, dir_fd=fd.fd)
+        remove_directory(event.name, fd.fd, last, asker)
         drive.directories.removed(inode, last)
         gone(drive, inode, parent, event.name, last=True)
         return replies.EMPTY

@@ -109,6 +109,8 @@ class Opening:
         """Somebody else may have changed the store's file: believe nothing that was kept, in the kernel or here. While
         writes of our own are under way its times say nothing."""
         inode = file.inode
+        if self._drive.claims.active and self._drive.claims.look(file, may_wait=asker.may_wait):
+            inode.store_ctime = os.fstat(file.fd).st_ctime_ns
         if sealed.dirty:
             return
         changed = os.fstat(file.fd).st_ctime_ns

@@ -15,9 +15,9 @@ def replacing(drive: Drive, victim: Inode | None, parent: Inode, name: bytes) ->
         yield
     elif victim.is_regular:
         with drive.files.borrowed(victim) as file:
+            last = os.fstat(file.fd).st_nlink <= 1
             yield
-            last = os.fstat(file.fd).st_nlink == 0
-            if last:
+            if os.fstat(file.fd).st_nlink == 0:  # on NFS it has a name still, and would be in its folder's way
                 drive.files.linger(file)
             gone(drive, victim, parent, name, last=last)
     else:

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from fsdriver.content import RedoLog
 from fsdriver.errors import DAMAGE, FsError
+from fsdriver.filesystem.asker import MustWait
 from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.locking import Locking
 from fsdriver.filesystem.peers import LOOK_SECONDS, Peers
@@ -126,20 +127,12 @@ class Sharing(threading.Thread):
     def _follow(self, file: OpenFile) -> None:
         """See whether another machine has changed `file`."""
         claims = self._drive.claims
-        if file.sealed is None or file.claimed or not file.lock.acquire(blocking=False):
+        if file.sealed is None or file.claimed:
             return
         try:
-            claims.take_over(file)
-            return
-        except DAMAGE:
-            pass  # it may be in the midst of being written
-        except FsError:
-            return
-        finally:
-            file.lock.release()
-        try:
-            with claims.steady(file, may_wait=True):
-                pass
+            claims.look(file, may_wait=False)
+        except MustWait:
+            return  # somebody is at work on it: the next tick sees what came of it
         except DAMAGE as exc:
             if file.damage is None:
                 file.damage = exc

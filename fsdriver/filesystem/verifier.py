@@ -71,7 +71,7 @@ class Verifier(threading.Thread):
 
     def _verify(self, handle: Handle, file: OpenFile) -> None:
         sealed = file.sealed
-        if sealed is None or sealed.verified:
+        if sealed is None or sealed.verified or file.inode.nameless:
             return
         state = sealed.generation, sealed.sum
         try:

@@ -36,6 +36,7 @@ class Inode:
         "label_id",
         "links",
         "name",
+        "nameless",
         "opened",
         "parent",
         "path_cache",
@@ -65,6 +66,8 @@ class Inode:
         self.is_dropin = False
         """The node of one drop-in handle (`filesystem.dropins`), reached by no name."""
         self.path_cache: tuple[int, str] | None = None
+        self.nameless = False
+        """Its last name is gone. The store need not say so: NFS keeps an open file under a name of its own."""
         self.removed: Descriptor | None = None
         """Of a directory that was removed while somebody may still be in it."""
 
@@ -182,6 +185,7 @@ class InodeTable:
             if (inode.parent, inode.name) == (parent, name) and inode.links:
                 inode.parent, inode.name = inode.links.pop()
                 inode.path_cache = None
+            inode.nameless |= last
             if last and self._by_ino.get(inode.ino) is inode:
                 del self._by_ino[inode.ino]
 

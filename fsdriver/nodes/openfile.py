@@ -101,10 +101,11 @@ class OpenFile:
                 before = os.fstat(self.fd)
                 os.utime(self.fd, ns=(before.st_atime_ns, self.modified_ns))
                 self.modified_ns = None
-            self.inode.commit_cached = (self.sealed.generation, self.sealed.sum)
+            if not self.claimed:  # else pages may be from before what was taken over, and not dropped yet
+                self.inode.commit_cached = (self.sealed.generation, self.sealed.sum)
             found = os.fstat(self.fd)
             self.inode.store_ctime = found.st_ctime_ns
-            if found.st_nlink:
+            if found.st_nlink and not self.inode.nameless:
                 self.committed(self.sealed)
 
 

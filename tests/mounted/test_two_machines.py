@@ -33,6 +33,9 @@ class Side(NamedTuple):
     drive: Path
 
 
+UPDATES, APPENDS, OVERWRITES = 40, 150, 200
+"""What each of several programs does."""
+
 Pair = tuple[Side, Side]
 Machines = tuple[Mounted, Mounted]
 
@@ -162,6 +165,16 @@ def workers(count: int) -> Iterator[Sequence[Worker]]:
             worker.close()
 
 
+def ended(programs: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Their exit codes; none is left, whatever happens."""
+    try:
+        return [program.wait(PATIENCE) for program in programs]
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
 # ---- what one writes, the other sees ---------------------------------------------------------------------------------
 
 
@@ -289,31 +302,31 @@ for _ in range(int(sys.argv[3])):
 def test_no_update_under_a_lock_is_lost(pair: Pair, how: str) -> None:
     put(pair[0].drive / "counter", f"{0:020d}")
     counters = [
-        subprocess.Popen([LISTED, "-I", "-c", COUNTER, str(drive.drive / "counter"), how, "40"])
+        subprocess.Popen([LISTED, "-I", "-c", COUNTER, str(drive.drive / "counter"), how, str(UPDATES)])
         for drive in pair
         for _ in range(2)
     ]
-    assert [counter.wait(PATIENCE) for counter in counters] == [0, 0, 0, 0]
-    assert {get(drive.drive / "counter") for drive in pair} == {f"{160:020d}"}
+    assert ended(counters) == [0, 0, 0, 0]
+    assert {get(drive.drive / "counter") for drive in pair} == {f"{4 * UPDATES:020d}"}
 
 
 def test_what_is_appended_is_appended(pair: Pair) -> None:
     script = """
 import os, sys
 fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-for number in range(150):
+for number in range(int(sys.argv[3])):
     line = "%s %06d %s\\n" % (sys.argv[2], number, sys.argv[2] * (number * 7 % 300))
     assert os.write(fd, line.encode()) == len(line)
 """
     writers = [
-        subprocess.Popen([LISTED, "-I", "-c", script, str(drive.drive / "log"), name])
+        subprocess.Popen([LISTED, "-I", "-c", script, str(drive.drive / "log"), name, str(APPENDS)])
         for drive, name in zip((*pair, *pair), "abcd", strict=True)
     ]
-    assert [writer.wait(PATIENCE) for writer in writers] == [0] * 4
+    assert ended(writers) == [0] * 4
     content = get(pair[0].drive / "log")
     assert content == get(pair[1].drive / "log")
-    expected = {f"{name} {number:06d} {name * (number * 7 % 300)}" for name in "abcd" for number in range(150)}
-    assert len(content.splitlines()) == 600
+    expected = {f"{name} {number:06d} {name * (number * 7 % 300)}" for name in "abcd" for number in range(APPENDS)}
+    assert len(content.splitlines()) == 4 * APPENDS
     assert set(content.splitlines()) == expected
 
 
@@ -322,16 +335,16 @@ def test_two_write_to_one_chunk_without_locks(pair: Pair) -> None:
     script = """
 import os, sys
 fd = os.open(sys.argv[1], os.O_RDWR)
-for number in range(200):
+for number in range(int(sys.argv[3])):
     os.pwrite(fd, b"%08d" % number, int(sys.argv[2]) + number % 50 * 64)
 """
     put(pair[0].drive / "table", "." * 8000)
     writers = [
-        subprocess.Popen([LISTED, "-I", "-c", script, str(drive.drive / "table"), str(start)])
+        subprocess.Popen([LISTED, "-I", "-c", script, str(drive.drive / "table"), str(start), str(OVERWRITES)])
         for drive, start in ((pair[0], 0), (pair[1], 8), (pair[0], 16), (pair[1], 24))
     ]
-    assert [writer.wait(PATIENCE) for writer in writers] == [0] * 4
-    row = "".join(f"{150 + slot:08d}" * 4 + "." * 32 for slot in range(50))
+    assert ended(writers) == [0] * 4
+    row = "".join(f"{OVERWRITES - 50 + slot:08d}" * 4 + "." * 32 for slot in range(50))
     expected = row + "." * (8000 - len(row))
     eventually(lambda: [get(drive.drive / "table") for drive in pair] == [expected, expected])
 
@@ -366,7 +379,7 @@ def test_no_block_is_read_torn(pair: Pair) -> None:
         for drive in pair
         for text in (BLOCK_WRITER, BLOCK_READER)
     ]
-    assert [program.wait(PATIENCE) for program in programs] == [0] * 4
+    assert ended(programs) == [0] * 4
     assert len({get(drive.drive / "blocks") for drive in pair}) == 1
 
 
@@ -463,7 +476,7 @@ def test_one_dies_and_the_other_goes_on(rough: Machines) -> None:
         ]
         time.sleep(random.uniform(0.2, 0.8))
         killed.kill()
-        assert [program.wait(PATIENCE) for program in goes_on] == [0, 0]
+        assert ended(goes_on) == [0, 0]
         killed.unmount_dead()
         for program in stops:
             program.wait(PATIENCE)

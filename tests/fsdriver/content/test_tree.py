@@ -97,3 +97,9 @@ def test_a_walk_that_is_given_up_leaves_no_descriptor(top, tmp_path):
     assert set(os.listdir("/proc/self/fd")) > before
     files.close()
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_files_that_are_open_and_removed_on_nfs_are_none(top, tmp_path):
+    (tmp_path / (".nfs" + "0" * 24)).touch()
+    (tmp_path / ".nfs").touch()
+    assert paths(top) == [".nfs"]
