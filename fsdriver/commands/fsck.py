@@ -8,7 +8,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -92,7 +92,16 @@ class _Report:
         try:
             click.echo(line)
         except OSError as exc:  # not the fault of the path that is being looked at
+            _drop_output()
             raise CommandFailed(f"standard output: {exc.strerror}") from exc
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again at the end, where it would change the exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    with suppress(OSError):  # a standard output that is no file
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _facts(path: str, checked: Checked, moved: str | None) -> dict[str, object]:
