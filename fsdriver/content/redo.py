@@ -196,6 +196,11 @@ def is_begun(log: int) -> bool:
 # A daemon has the whole of its log, but for the first byte once its log has been replayed: so others can tell a daemon
 # that works from one that is not ready, and from somebody who replays the log of a daemon that died.
 _REPLAYING_AT, _WORKING_AT = 0, 1
+# The bytes from here on are let go, too, and taken one by one: each stands for a file that the daemon has claimed. A
+# daemon that is killed loses its locks one after the other, and may have lost a claim before others see that it died;
+# what it has of one file, this one, goes all at once.
+_CLAIMED_FROM = 1 << 62
+_CLAIMED_END = 1 << 61
 
 
 def lock_log(log: int) -> None:
@@ -216,6 +221,15 @@ def works(log: int) -> bool:
         range_locks.held_by_others(log, range_locks.EXCLUSIVE, _WORKING_AT) is not None
         and range_locks.held_by_others(log, range_locks.EXCLUSIVE, _REPLAYING_AT) is None
     )
+
+
+def still_claims(log: int, inode: int) -> bool:
+    """Whether the daemon that has the log file `log` has not given up its claim of the file with this number."""
+    return range_locks.held_by_others(log, range_locks.EXCLUSIVE, _claimed_at(inode)) is not None
+
+
+def _claimed_at(inode: int) -> int:
+    return _CLAIMED_FROM + inode % _CLAIMED_END
 
 
 class RedoLog:
@@ -322,7 +336,17 @@ class RedoLog:
 
     def announce(self) -> None:
         """After `replay`: other machines see that this daemon works (`works`)."""
+        range_locks.release(self._fd, _CLAIMED_FROM, range_locks.TO_THE_END)
         range_locks.release(self._fd, _REPLAYING_AT)
+
+    def claimed(self, inode: int) -> None:
+        """Others see (`still_claims`) that groups of the file with this number may count, until `given_up`.
+        Raises OSError."""
+        range_locks.take(self._fd, range_locks.EXCLUSIVE, _claimed_at(inode))
+
+    def given_up(self, inode: int) -> None:
+        """No group of the file counts, and another machine may have it. Raises OSError."""
+        range_locks.release(self._fd, _claimed_at(inode))
 
     def replay(self) -> list[Replayed]:
         """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was

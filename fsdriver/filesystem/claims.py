@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from fsdriver.content import HEADER_SIZE
+from fsdriver.content import HEADER_SIZE, RedoLog
 from fsdriver.content import range_locks as locks
 from fsdriver.errors import FsError
 from fsdriver.filesystem.asker import Asker, MustWait
@@ -36,8 +36,9 @@ _BIRTH = 1.0
 class Claims:
     """The claims of one drive. Thread-safe; a file's own lock is held where its claim is looked at or changes."""
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, peers: Peers, redo: RedoLog) -> None:
         self._peers = peers
+        self._redo = redo
         self.active = False
         """Whether other machines have the store, or are about to."""
         self._lock = threading.Lock()
@@ -120,6 +121,11 @@ class Claims:
         return True
 
     def _remember(self, file: OpenFile) -> None:
+        try:
+            self._redo.claimed(file.inode.ino)
+        except OSError:
+            locks.release(file.fd, locks.COMMIT_AT)
+            raise
         file.claimed = True
         with self._lock:
             self._claimed.add(file)
@@ -131,9 +137,10 @@ class Claims:
         """Take the lock in turn. Whoever does not get it is the next, until TURN_AT is let go."""
         if not file.writable:
             kind = locks.SHARED  # nothing is changed through it, or it is opened anew before
-        if not self._peers.sound() or not locks.take(file.fd, kind, locks.TURN_AT):
+        if not locks.take(file.fd, kind, locks.TURN_AT) or not locks.take(file.fd, kind, locks.COMMIT_AT):
             return False
-        if not locks.take(file.fd, kind, locks.COMMIT_AT):
+        if not self._peers.sound(file.inode.ino):  # only now: the claim may be free because its owner died
+            locks.release(file.fd, locks.COMMIT_AT)
             return False
         locks.release(file.fd, locks.TURN_AT)
         return True
@@ -168,6 +175,7 @@ class Claims:
             with self._lock:
                 self._claimed.discard(file)
             file.claimed = False
+            self._redo.given_up(file.inode.ino)
             locks.release(file.fd, locks.COMMIT_AT)
 
     def give_up_all(self) -> None:

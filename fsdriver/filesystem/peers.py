@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from fsdriver.content import RedoLog, Replayed, is_begun, works
+from fsdriver.content import RedoLog, Replayed, is_begun, still_claims, works
 from fsdriver.content import range_locks as locks
 from fsdriver.filesystem.corner import REDO, STATE_DIRECTORY
 
@@ -118,13 +118,20 @@ class Peers:
 
     # ---- who lives -------------------------------------------------------------------------------------------------
 
-    def sound(self) -> bool:
+    def sound(self, claimed: int | None = None) -> bool:
         """Whether nobody has died since the last look, which is not old: no change of a dead machine waits to be
-        placed. Never waits: False while somebody looks."""
+        placed. With the inode number of a file that this machine has just got the claim of: nor is anybody dying who
+        had it. Never waits: False while somebody looks."""
         if not self._looking.acquire(blocking=False):
             return False
         try:
-            return time.monotonic() - self._looked < STALE_SECONDS and all(map(works, self._alive.values()))
+            if time.monotonic() - self._looked >= STALE_SECONDS:
+                return False
+            # INVARIANT: in this order. A machine that dies between the two does not work any more.
+            return all(
+                (claimed is None or not still_claims(theirs, claimed)) and works(theirs)
+                for theirs in self._alive.values()
+            )
         finally:
             self._looking.release()
 

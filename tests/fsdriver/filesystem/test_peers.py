@@ -96,6 +96,20 @@ def test_a_death_is_seen_before_the_next_look(place: Path, first: Store) -> None
     assert first.peers.sound()
 
 
+def test_a_claim_is_not_taken_from_who_is_dying(place: Path, first: Store) -> None:
+    """A daemon that is killed loses its locks one after the other: that on its log may be the last."""
+    with Attentive(first):
+        second = Store.open(str(place), COMPANY, "two")
+    assert first.peers.look()
+    second.redo.claimed(4711)
+    assert first.peers.sound()
+    assert first.peers.sound(4712)
+    assert not first.peers.sound(4711)
+    second.redo.given_up(4711)
+    assert first.peers.sound(4711)
+    second.close()
+
+
 def test_an_old_look_says_nothing(first: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.peers.look()
     assert first.peers.sound()
