@@ -51,7 +51,7 @@ def kept_out(corner: int) -> Iterator[bool]:
 
 class Peers:
     """`top` and `corner` are descriptors of the store and its `.grantfs`; `own` is the name of this machine's log,
-    which is held and has been replayed. `sound` and `look` may be called from any thread."""
+    which is held and has been replayed before `join`. `sound` and `look` may be called from any thread."""
 
     def __init__(self, top: int, corner: int, own: bytes, on_replayed: Callable[[Replayed], None]) -> None:
         self.on_replayed = on_replayed

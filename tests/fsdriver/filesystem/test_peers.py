@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.content import Group, RedoLog
+from fsdriver.content import range_locks as locks
 from fsdriver.filesystem import Store, StoreRefused, peers
 from fsdriver.filesystem.peers import Peers
 from tests.fsdriver.content.samples import FILE_ID, new_file
@@ -83,6 +84,23 @@ def test_a_machine_that_does_not_answer_keeps_others_out(
     with pytest.raises(StoreRefused, match="does not answer"):
         Store.open(str(place), COMPANY, "two")
     assert not first.peers.is_knocked()  # and does not stand at the door any more
+
+
+def test_who_leaves_keeps_others_out_until_its_log_is_empty(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a machine is alone and changes files that are in the log of one that may still be killed."""
+    kept_out: list[bool] = []
+    close = RedoLog.close
+
+    def watched(log: RedoLog) -> None:
+        close(log)
+        kept_out.append(locks.held_by_others(sharing, locks.SHARED, 0) is not None)
+
+    monkeypatch.setattr(RedoLog, "close", watched)
+    store = Store.open(str(place), COMPANY, "one")
+    sharing = os.open(place / ".grantfs/sharing", os.O_RDWR)
+    store.close()
+    assert kept_out == [True]
+    os.close(sharing)
 
 
 def test_a_death_is_seen_before_the_next_look(place: Path, first: Store) -> None:
