@@ -33,6 +33,10 @@ _BIRTH = 1.0
 """Seconds that a machine may take from making a file to writing its header."""
 
 
+class ClaimHeld(OSError):
+    """EIO: another machine has claimed the file and does not let go. Nothing is known to be wrong with the file."""
+
+
 class Claims:
     """The claims of one drive. Thread-safe; a file's own lock is held where its claim is looked at or changes."""
 
@@ -55,7 +59,7 @@ class Claims:
 
     def changing(self, file: OpenFile, *, may_wait: bool) -> AbstractContextManager[None]:
         """Around a change of `file`. Errors: MustWait; DAMAGE, where what another machine made of it does not verify;
-        OSError EIO."""
+        ClaimHeld; OSError."""
         return self._held(file, self._claim, may_wait=may_wait)
 
     @contextmanager
@@ -104,7 +108,7 @@ class Claims:
                 if not self.active or attempt(file):
                     return
                 if file.refused or time.monotonic() > end:  # a revocation waits for nobody
-                    raise OSError(errno.EIO, "another machine has claimed the file and does not let go")
+                    raise ClaimHeld(errno.EIO, "another machine has claimed the file and does not let go")
                 pause = min(2 * pause, _ASKED_LATER)
         finally:
             locks.release(file.fd, locks.TURN_AT)

@@ -16,12 +16,15 @@ from fsdriver.content import range_locks as locks
 from fsdriver.errors import FileDamaged
 from fsdriver.filesystem import claims as claims_module
 from fsdriver.filesystem.asker import MustWait
-from fsdriver.filesystem.claims import Claims
+from fsdriver.filesystem.claims import ClaimHeld, Claims
 from fsdriver.filesystem.peers import Peers
 from fsdriver.nodes.inode import Inode
 from fsdriver.nodes.openfile import OpenFile
 from tests.fsdriver.content.samples import new_file, unlock
+from tests.mounted.harness import built_drive
 from tests.patience import eventually
+
+POLICY = Path(__file__).parents[3] / "benchmarks" / "policy"
 
 
 class Sound:
@@ -145,10 +148,26 @@ def test_patience_ends(two: tuple[Machine, Machine], monkeypatch: pytest.MonkeyP
     here, there = two
     here.write(0, b"claimed")
     monkeypatch.setattr(claims_module, "PATIENCE", 0.1)
-    with pytest.raises(OSError, match="another machine has claimed") as caught:
+    with pytest.raises(ClaimHeld) as caught:
         there.write(0, b"other")
     assert caught.value.errno == errno.EIO
     assert locks.held_by_others(here.file.fd, locks.EXCLUSIVE, locks.TURN_AT) is None
+
+
+def test_a_claim_that_is_not_given_up_is_not_recorded_as_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir(mode=0o700)
+    recorded: list[str] = []
+    nobody: Any = None
+    with built_drive(tmp_path, POLICY, {0: "li"}) as built:
+        drive = built.drive
+        inode = drive.inodes.remember(drive.inodes.root, b"letter", os.stat(tmp_path / "states.db"))
+        monkeypatch.setattr(drive.recorder, "record", lambda event, *rest, **more: recorded.append(event))
+        drive.damaged(nobody, inode, ClaimHeld(errno.EIO, "claimed"))
+        assert recorded == []
+        drive.damaged(nobody, inode, OSError(errno.EIO, "the disk"))
+        assert recorded == ["damaged"]
 
 
 def test_a_revocation_waits_for_nobody(two: tuple[Machine, Machine]) -> None:
