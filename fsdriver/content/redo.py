@@ -13,7 +13,7 @@ which file it is for by file id and inode number, and its path is only where tha
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from threading import Condition, Lock
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fsdriver.content import range_locks
 from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
 from fsdriver.content.chunks import Buffer
+from fsdriver.content.covered import Covered
 from fsdriver.content.search import Sought, find, open_sought
 
 _LOG_MAGIC = b"GFSREDO1"
@@ -36,6 +37,7 @@ _CHECKSUM_AT = _HEAD.size - 16
 _EXTENT = struct.Struct(">QQ")
 _RESERVED = 16 << 20
 _GROUP_MAX = 1 << 30
+_END = 1 << 63
 _PATIENCE = 2.0
 """Seconds in which other files' groups are placed, if they can be."""
 # The checksum finds torn groups, it keeps nobody out (the chunks' own tags do that). GMAC under a key of zeros is the
@@ -116,6 +118,31 @@ class Group:
         if at != len(record):
             raise ValueError("lengths do not add up")
         return cls(file_id, images, extents[image_count:], extend_to, cut_to, path, int.from_bytes(inode, "big"))
+
+
+def combined(groups: Sequence[Group]) -> Group:
+    """What groups of one file come to, one after the other, as a group that changes each byte once. Whoever reads the
+    file while that is placed sees no state that it had before the last of them."""
+    size, cut = 0, False
+    for group in groups:
+        size = max(size, group.extend_to, *(offset + len(data) for offset, data in group.images), 0)
+        if group.cut_to >= 0:
+            size, cut = group.cut_to, True
+    covered = Covered()
+    images: list[tuple[int, Buffer]] = []
+    zeros: list[tuple[int, int]] = []
+    for group in reversed(groups):
+        if group.cut_to >= 0:  # and made longer again
+            zeros += [
+                (start, min(end, size) - start) for start, end in covered.cover(group.cut_to, _END) if start < size
+            ]
+        for offset, data in reversed(group.images):
+            parts = covered.cover(offset, offset + len(data))
+            images += [(start, memoryview(data)[start - offset : end - offset]) for start, end in reversed(parts)]
+        for offset, length in group.zeros:
+            zeros += [(start, end - start) for start, end in covered.cover(offset, offset + length)]
+    last = groups[-1]
+    return Group(last.file_id, images[::-1], zeros, size, size if cut else -1, last.path, last.inode)
 
 
 def _checksum(record: bytearray) -> bytes:
@@ -350,21 +377,24 @@ class RedoLog:
 
     def replay(self) -> list[Replayed]:
         """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was
-        placed. A group whose file is nowhere is skipped: it was removed after that. Raises OSError, and keeps the log,
-        when the disk fails: then the store must not be written to."""
+        placed. A group whose file is nowhere is skipped: it was removed after that. Other machines may read the files
+        meanwhile. Raises OSError, and keeps the log, when the disk fails: then the store must not be written to."""
         outcomes = []
-        guesses = ((group.path, group.sought) for group in groups_left(self._fd))
-        found, problems = find(self._store_fd, guesses, skip=self._folder)
+        left: dict[Sought, list[Group]] = {}
         for group in groups_left(self._fd):
-            path = found.get(group.sought)
-            if path is not None and (fd := open_sought(self._store_fd, path, group.sought)) is not None:
+            left.setdefault(group.sought, []).append(group)
+        guesses = ((group.path, sought) for sought, groups in left.items() for group in groups)
+        found, problems = find(self._store_fd, guesses, skip=self._folder)
+        for sought, groups in left.items():
+            path = found.get(sought)
+            if path is not None and (fd := open_sought(self._store_fd, path, sought)) is not None:
                 try:
-                    group.place(fd)
+                    combined(groups).place(fd)
                 finally:
                     os.close(fd)
-                outcomes.append(Replayed(path, group.file_id, ""))
-            elif problem := problems.pop(group.sought, ""):  # once for all groups of a file
-                outcomes.append(Replayed(group.path, group.file_id, problem))
+                outcomes += [Replayed(path, sought.file_id, "") for _ in groups]
+            elif problem := problems.get(sought, ""):
+                outcomes.append(Replayed(groups[0].path, sought.file_id, problem))
         sync_filesystem(self._fd)
         os.ftruncate(self._fd, 0)
         os.fdatasync(self._fd)
