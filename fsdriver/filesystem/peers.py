@@ -142,7 +142,7 @@ class Peers:
             sure = True
             others = set(map(os.fsencode, os.listdir(self._logs))) - {self._own}
             self.known = bool(others)
-            for name in others:
+            for name in others | self._alive.keys():
                 sure &= self._look_at(name)
             self._looked = now if sure else _NEVER
             return sure
@@ -163,7 +163,10 @@ class Peers:
                 self._alive[name] = fd
                 return True
             self._alive.pop(name, None)
-            if stat.S_ISREG(os.fstat(fd).st_mode) and is_begun(fd):
+            about = os.fstat(fd)
+            if about.st_nlink == 0:
+                log.warning("the redo log of machine %s was removed while it worked", os.fsdecode(name))
+            elif stat.S_ISREG(about.st_mode) and is_begun(fd):
                 return self._replay(name)
             return True
         finally:

@@ -152,6 +152,21 @@ def test_what_a_dead_machine_left_is_put_in_place_by_another(place: Path, first:
     os.close(fd)
 
 
+def test_a_log_that_was_removed_keeps_nobody_waiting(place: Path, first: Store) -> None:
+    """Of a machine that ended after that: nothing tells what it had left."""
+    with Attentive(first):
+        second = Store.open(str(place), COMPANY, "two")
+    assert first.peers.look()
+    (place / ".grantfs/redo/two").unlink()
+    assert first.peers.look()
+    assert first.peers.alive == ["two"]
+    killed(second)
+    assert not first.peers.sound()
+    assert first.peers.look()
+    assert first.peers.sound()
+    assert first.peers.alive == []
+
+
 def test_nobody_is_alone_while_a_log_is_being_replayed(place: Path, first: Store) -> None:
     """A machine that comes back and has not finished."""
     redo = place / ".grantfs/redo"
