@@ -3,7 +3,7 @@
 from fsdriver.content.header import MAGIC, PEEK_SIZE, Header, peek
 from fsdriver.content.keys import FileKey
 from fsdriver.content.offsets import CHUNK_SIZE, HEADER_SIZE, OVERHEAD, plain_size, sealed_size
-from fsdriver.content.redo import Group, Redo, RedoLog, Replayed, is_begun, is_log, works
+from fsdriver.content.redo import Group, Redo, RedoLog, Replayed, is_begun, is_log, still_claims, works
 from fsdriver.content.sealed_file import SealedFile, read_first
 from fsdriver.content.verified import Remember, VerifiedHeaders
 from fsdriver.content.whole import is_whole
@@ -33,6 +33,7 @@ __all__ = [
     "plain_size",
     "read_first",
     "sealed_size",
+    "still_claims",
     "unwrap",
     "works",
     "wrap",

@@ -13,9 +13,7 @@ which file it is for by file id and inode number, and its path is only where tha
 import errno
 import os
 import struct
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fsdriver.content import range_locks
 from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
 from fsdriver.content.chunks import Buffer
+from fsdriver.content.covered import Covered
 from fsdriver.content.header import FILE_ID_AT
 from fsdriver.content.room import BLOCK, FULL, SUFFIX, Room
 from fsdriver.content.search import Sought, find, open_sought
@@ -41,6 +40,7 @@ _CHECKSUM_AT = _HEAD.size - 16
 _EXTENT = struct.Struct(">QQ")
 _RESERVED = 16 << 20
 _GROUP_MAX = 1 << 30
+_END = 1 << 63
 _PATIENCE = 2.0
 """Seconds in which other files' groups are placed, if they can be."""
 # The checksum finds torn groups, it keeps nobody out (the chunks' own tags do that). GMAC under a key of zeros is the
@@ -126,6 +126,31 @@ class Group:
         if at != len(record):
             raise ValueError("lengths do not add up")
         return cls(file_id, images, extents[image_count:], extend_to, cut_to, path, int.from_bytes(inode, "big"))
+
+
+def combined(groups: Sequence[Group]) -> Group:
+    """What groups of one file come to, one after the other, as a group that changes each byte once. Whoever reads the
+    file while that is placed sees no state that it had before the last of them."""
+    size, cut = 0, False
+    for group in groups:
+        size = max(size, group.extend_to, *(offset + len(data) for offset, data in group.images), 0)
+        if group.cut_to >= 0:
+            size, cut = group.cut_to, True
+    covered = Covered()
+    images: list[tuple[int, Buffer]] = []
+    zeros: list[tuple[int, int]] = []
+    for group in reversed(groups):
+        if group.cut_to >= 0:  # and made longer again
+            zeros += [
+                (start, min(end, size) - start) for start, end in covered.cover(group.cut_to, _END) if start < size
+            ]
+        for offset, data in reversed(group.images):
+            parts = covered.cover(offset, offset + len(data))
+            images += [(start, memoryview(data)[start - offset : end - offset]) for start, end in reversed(parts)]
+        for offset, length in group.zeros:
+            zeros += [(start, end - start) for start, end in covered.cover(offset, offset + length)]
+    last = groups[-1]
+    return Group(last.file_id, images[::-1], zeros, size, size if cut else -1, last.path, last.inode)
 
 
 def _checksum(record: bytearray) -> bytes:
@@ -215,42 +240,11 @@ def is_begun(log: int) -> bool:
 # A daemon has the whole of its log, but for the first byte once its log has been replayed: so others can tell a daemon
 # that works from one that is not ready, and from somebody who replays the log of a daemon that died.
 _REPLAYING_AT, _WORKING_AT = 0, 1
-
-
-class Covered:
-    """Ranges of one file that need no earlier image any more."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The parts from `start` to `end` that were not covered; now they are."""
-        first = bisect_left(self._ends, start)
-        last = bisect_right(self._starts, end)
-        edges = [start]
-        for low, high in zip(self._starts[first:last], self._ends[first:last], strict=True):
-            edges += [min(max(low, start), end), min(high, end)]
-        edges.append(end)
-        if first < last:
-            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
-        self._starts[first:last], self._ends[first:last] = [start], [end]
-        return [(low, high) for low, high in zip(edges[::2], edges[1::2], strict=True) if low < high]
-
-
-def _last_images(groups: list[Group]) -> list[Group]:
-    """The groups, without the images, or parts of them, that later groups of the same file replace or cut off: the
-    space that those took may be somebody else's by now."""
-    covered: defaultdict[Sought, Covered] = defaultdict(Covered)
-    for group in reversed(groups):
-        already, images = covered[group.sought], list[tuple[int, Buffer]]()
-        if group.cut_to >= 0:
-            already.add(group.cut_to, 1 << 64)
-        for at, data in group.images:
-            view = memoryview(data)
-            images += [(low, view[low - at : high - at]) for low, high in already.add(at, at + len(view))]
-        group.images = images
-    return groups
+# The bytes from here on are let go, too, and taken one by one: each stands for a file that the daemon has claimed. A
+# daemon that is killed loses its locks one after the other, and may have lost a claim before others see that it died;
+# what it has of one file, this one, goes all at once.
+_CLAIMED_FROM = 1 << 62
+_CLAIMED_END = 1 << 61
 
 
 def lock_log(log: int) -> None:
@@ -271,6 +265,15 @@ def works(log: int) -> bool:
         range_locks.held_by_others(log, range_locks.EXCLUSIVE, _WORKING_AT) is not None
         and range_locks.held_by_others(log, range_locks.EXCLUSIVE, _REPLAYING_AT) is None
     )
+
+
+def still_claims(log: int, inode: int) -> bool:
+    """Whether the daemon that has the log file `log` has not given up its claim of the file with this number."""
+    return range_locks.held_by_others(log, range_locks.EXCLUSIVE, _claimed_at(inode)) is not None
+
+
+def _claimed_at(inode: int) -> int:
+    return _CLAIMED_FROM + inode % _CLAIMED_END
 
 
 class RedoLog:
@@ -420,26 +423,38 @@ class RedoLog:
 
     def announce(self) -> None:
         """After `replay`: other machines see that this daemon works (`works`)."""
+        range_locks.release(self._fd, _CLAIMED_FROM, range_locks.TO_THE_END)
         range_locks.release(self._fd, _REPLAYING_AT)
+
+    def claimed(self, inode: int) -> None:
+        """Others see (`still_claims`) that groups of the file with this number may count, until `given_up`.
+        Raises OSError."""
+        range_locks.take(self._fd, range_locks.EXCLUSIVE, _claimed_at(inode))
+
+    def given_up(self, inode: int) -> None:
+        """No group of the file counts, and another machine may have it. Raises OSError."""
+        range_locks.release(self._fd, _claimed_at(inode))
 
     def replay(self) -> list[Replayed]:
         """Places the groups that a crash left, durably, and empties the log. A torn group ends it: nothing of it was
-        placed. A group whose file is nowhere is skipped: it was removed after that. Raises OSError, and keeps the log,
-        when the disk fails: then the store must not be written to."""
+        placed. A group whose file is nowhere is skipped: it was removed after that. Other machines may read the files
+        meanwhile. Raises OSError, and keeps the log, when the disk fails: then the store must not be written to."""
         outcomes = []
-        groups = _last_images(groups_left(self._fd))
-        guesses = ((group.path, group.sought) for group in groups)
+        left: dict[Sought, list[Group]] = {}
+        for group in groups_left(self._fd):
+            left.setdefault(group.sought, []).append(group)
+        guesses = ((group.path, sought) for sought, groups in left.items() for group in groups)
         found, problems = find(self._store_fd, guesses, skip=self._folder)
-        for group in groups:
-            path = found.get(group.sought)
-            if path is not None and (fd := open_sought(self._store_fd, path, group.sought)) is not None:
+        for sought, groups in left.items():
+            path = found.get(sought)
+            if path is not None and (fd := open_sought(self._store_fd, path, sought)) is not None:
                 try:
-                    self._place(group, fd)
+                    self._place(combined(groups), fd)
                 finally:
                     os.close(fd)
-                outcomes.append(Replayed(path, group.file_id, ""))
-            elif problem := problems.pop(group.sought, ""):  # once for all groups of a file
-                outcomes.append(Replayed(group.path, group.file_id, problem))
+                outcomes += [Replayed(path, sought.file_id, "") for _ in groups]
+            elif problem := problems.get(sought, ""):
+                outcomes.append(Replayed(groups[0].path, sought.file_id, problem))
         sync_filesystem(self._fd)
         if is_begun(self._fd):
             # At once, by one sector: a log that is cut while the power fails may be left with its first groups alone.

@@ -63,6 +63,10 @@ class Notifier:
         deadline = time.monotonic() + timeout
         return self._inodes.drain(deadline) and self._names.drain(deadline)
 
+    def drain_pages(self, timeout: float) -> bool:
+        """As `drain`, for nodes alone: a name may wait for whoever has its directory."""
+        return self._inodes.drain(time.monotonic() + timeout)
+
     def stop(self) -> None:
         self._inodes.stop()
         self._names.stop()

@@ -15,6 +15,7 @@ from fsdriver.device import ring
 from fsdriver.device.crew import Crew
 from fsdriver.device.dispatch import Dispatcher, Handler
 from fsdriver.device.mount import Mounted, MountRefused, Unmounted, mount, real_path, unmount
+from fsdriver.device.mourner import Mourner
 from fsdriver.device.notify import Notifier
 from fsdriver.device.nudge import Nudger
 from fsdriver.device.pool import Pool
@@ -69,6 +70,7 @@ class Session:
         self._nudger: Nudger | None = None
         self._devices: list[int] = []
         self._control: Control | None = None
+        self._mourner: Mourner | None = None
         self._watchdog: Watchdog | None = None
         self.agreement: Agreement
         self.notifier: Notifier
@@ -114,6 +116,7 @@ class Session:
         except ControlUnavailable as exc:
             log.warning("%s", exc)
             return
+        self._mourner = Mourner(self._control.fileno())
         if self._hang_limit is not None:
             self._watchdog = Watchdog(self._control, self._progress, lambda: self._dispatcher.waiting, self._hang_limit)
             self._watchdog.start()
@@ -200,6 +203,9 @@ class Session:
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog.join(1.0)
+        if self._mourner is not None:
+            self._mourner.stop()
+            self._mourner = None
         if self._control is not None:
             self._control.close()
             self._control = None

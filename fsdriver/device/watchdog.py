@@ -42,6 +42,9 @@ class Control:
         finally:
             os.close(descriptor)
 
+    def fileno(self) -> int:
+        return self._directory
+
     def close(self) -> None:
         os.close(self._directory)
 

@@ -9,7 +9,7 @@ import secrets
 import stat
 
 from fsdriver.content import Header, RedoLog, SealedFile
-from fsdriver.errors import ViewRefused
+from fsdriver.errors import NodeVanished, ViewRefused
 from fsdriver.filesystem.asker import Asker
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.filekeys import GivenKey
@@ -141,7 +141,8 @@ class Births:
     def relabel(self, inode: Inode, label: Label, asker: Asker) -> None:
         """Give a file another label: its key is wrapped anew, its content is not touched. Recorded.
 
-        Errors: MustWait and the key errors; ViewRefused where the caller sees no plaintext of either label.
+        Errors: MustWait and the key errors; ViewRefused where the caller sees no plaintext of either label;
+        NodeVanished where another machine gives it a label, too.
         """
         drive = self._drive
         path = drive.directories.path(inode)
@@ -151,12 +152,14 @@ class Births:
                 raise ViewRefused(f"{path}: its label is unknown, so it cannot be given another one")
 
             def key_of(header: Header) -> GivenKey:
+                _require_label(inode, header, before)
                 return drive.keys.of(header, before, asker, Action.WRITE, path)
 
             sealed = drive.files.unlock(file, path, key_of, asker)
             key = key_of(sealed.header).unwrap()
             drive.files.require_writable(file)
             with drive.claims.changing(file, may_wait=asker.may_wait):
+                _require_label(inode, sealed.header, before)
                 sealed.rewrap(label.id, (drive.keys.wrapped(label, key, sealed.header.file_id),))
             inode.label_id = label.id
         drive.recorder.record(
@@ -168,3 +171,10 @@ class Births:
             generation=sealed.generation,
             detail=f"was {before.qualified}; the file took the place of one with the higher label",
         )
+
+
+def _require_label(inode: Inode, header: Header, label: Label) -> None:
+    """Errors: NodeVanished where the file has another one by now: then it is decided anew what may become of it."""
+    if header.label != label.id:
+        inode.label_id, inode.file_id = header.label, header.file_id
+        raise NodeVanished("another machine has given it another label")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from fsdriver.content import HEADER_SIZE
+from fsdriver.content import HEADER_SIZE, RedoLog
 from fsdriver.content import range_locks as locks
 from fsdriver.errors import DAMAGE, FsError
 from fsdriver.filesystem.asker import Asker, MustWait
@@ -33,11 +33,16 @@ _BIRTH = 1.0
 """Seconds that a machine may take from making a file to writing its header."""
 
 
+class ClaimHeld(OSError):
+    """EIO: another machine has claimed the file and does not let go. Nothing is known to be wrong with the file."""
+
+
 class Claims:
     """The claims of one drive. Thread-safe; a file's own lock is held where its claim is looked at or changes."""
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, peers: Peers, redo: RedoLog) -> None:
         self._peers = peers
+        self._redo = redo
         self.active = False
         """Whether other machines have the store, or are about to."""
         self._lock = threading.Lock()
@@ -54,7 +59,7 @@ class Claims:
 
     def changing(self, file: OpenFile, *, may_wait: bool) -> AbstractContextManager[None]:
         """Around a change of `file`. Errors: MustWait; DAMAGE, where what another machine made of it does not verify;
-        OSError EIO."""
+        ClaimHeld; OSError."""
         return self._held(file, self._claim, may_wait=may_wait)
 
     @contextmanager
@@ -117,7 +122,7 @@ class Claims:
                 if not self.active or attempt(file):
                     return
                 if file.refused or time.monotonic() > end:  # a revocation waits for nobody
-                    raise OSError(errno.EIO, "another machine has claimed the file and does not let go")
+                    raise ClaimHeld(errno.EIO, "another machine has claimed the file and does not let go")
                 pause = min(2 * pause, _ASKED_LATER)
         finally:
             locks.release(file.fd, locks.TURN_AT)
@@ -134,6 +139,11 @@ class Claims:
         return True
 
     def _remember(self, file: OpenFile) -> None:
+        try:
+            self._redo.claimed(file.inode.ino)
+        except OSError:
+            locks.release(file.fd, locks.COMMIT_AT)
+            raise
         file.claimed = True
         with self._lock:
             self._claimed.add(file)
@@ -145,9 +155,10 @@ class Claims:
         """Take the lock in turn. Whoever does not get it is the next, until TURN_AT is let go."""
         if not file.writable:
             kind = locks.SHARED  # nothing is changed through it, or it is opened anew before
-        if not self._peers.sound() or not locks.take(file.fd, kind, locks.TURN_AT):
+        if not locks.take(file.fd, kind, locks.TURN_AT) or not locks.take(file.fd, kind, locks.COMMIT_AT):
             return False
-        if not locks.take(file.fd, kind, locks.COMMIT_AT):
+        if not self._peers.sound(file.inode.ino):  # only now: the claim may be free because its owner died
+            locks.release(file.fd, locks.COMMIT_AT)
             return False
         locks.release(file.fd, locks.TURN_AT)
         return True
@@ -182,6 +193,7 @@ class Claims:
             with self._lock:
                 self._claimed.discard(file)
             file.claimed = False
+            self._redo.given_up(file.inode.ino)
             locks.release(file.fd, locks.COMMIT_AT)
 
     def give_up_all(self) -> None:

@@ -13,7 +13,7 @@ from fsdriver.content import Header, plain_size
 from fsdriver.content.silly import is_silly
 from fsdriver.errors import NodeVanished, Revoked, ViewRefused
 from fsdriver.filesystem.asker import Asker
-from fsdriver.filesystem.claims import Claims
+from fsdriver.filesystem.claims import ClaimHeld, Claims
 from fsdriver.filesystem.copies import Copies
 from fsdriver.filesystem.corner import STATE_DIRECTORY
 from fsdriver.filesystem.filekeys import FileKeys
@@ -173,7 +173,7 @@ class Drive:
 
     def damaged(self, caller: Caller, inode: Inode, exc: Exception) -> None:
         """Record that sealed bytes were not what they should be, or that the store's disk did not give them."""
-        if isinstance(exc, OSError) and exc.errno != errno.EIO:
+        if isinstance(exc, ClaimHeld) or (isinstance(exc, OSError) and exc.errno != errno.EIO):
             return
         label = self.views.label_of(inode)
         self.recorder.record(

@@ -22,6 +22,10 @@ class KernelLink:
         if self._notifier is not None:
             self._notifier.inval_entry(parent, name)
 
+    def drain_pages(self, timeout: float) -> bool:
+        """Wait until the kernel has dropped the pages that it was told to; False after `timeout` seconds."""
+        return self._notifier is None or self._notifier.drain_pages(timeout)
+
     def drain(self, timeout: float) -> bool:
         """Wait until the kernel has been told everything; False after `timeout` seconds."""
         return self._notifier is None or self._notifier.drain(timeout)

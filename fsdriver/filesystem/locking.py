@@ -21,6 +21,7 @@ from collections.abc import Callable
 from fsdriver.content import range_locks
 from fsdriver.device import Later
 from fsdriver.errors import FsError
+from fsdriver.filesystem.claims import PATIENCE
 from fsdriver.filesystem.drive import Drive
 from fsdriver.nodes.locks import END_OF_FILE, F_UNLCK, Lock, LockTable
 from fsdriver.nodes.openfile import Handle, OpenFile
@@ -34,7 +35,8 @@ WAITING_MAX = 256
 _LOOK_SECONDS = 1.0
 _LOOK_OUTSIDE_SECONDS = 0.05
 """Other machines do not tell when a lock of theirs goes."""
-_DRAIN_SECONDS = 5.0
+_DRAIN_SECONDS = PATIENCE + 5.0
+"""The kernel drops a page once it has written it, and that write may wait for a claim."""
 _SIGNALS = re.compile(rb"^(SigPnd|ShdPnd|SigBlk|SigIgn):\t([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -153,7 +155,8 @@ class Locking:
         """A lock was taken: what another machine has written under it is what programs here read from now on."""
         with self._drive.claims.steady(file, may_wait=True):
             pass
-        self._drive.kernel.drain(_DRAIN_SECONDS)  # of what others may have taken over before us, too
+        if not self._drive.kernel.drain_pages(_DRAIN_SECONDS):  # of what others may have taken over before us, too
+            raise OSError(errno.EIO, "the kernel still has pages that another machine has changed since")
 
     # ---- under the lock ----------------------------------------------------------------------------------------
 

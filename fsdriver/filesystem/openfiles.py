@@ -245,7 +245,8 @@ class OpenFiles:
     def label(self, inode: Inode) -> Label | None:
         """The label in the file's header, read if need be. A file whose header does not read has its place's label, so
         that it can be unlinked or replaced; None for a label that no bundle knows."""
-        if inode.label_id is None or (self._claims.active and inode.opened is None):
+        followed = inode.opened is not None and inode.opened.sealed is not None
+        if inode.label_id is None or (self._claims.active and not followed):
             try:
                 found = peek(self._first_bytes(inode))
                 if found.company != self.company:

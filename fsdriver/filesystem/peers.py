@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from fsdriver.content import RedoLog, Replayed, is_begun, is_log, works
+from fsdriver.content import RedoLog, Replayed, is_begun, is_log, still_claims, works
 from fsdriver.content import range_locks as locks
 from fsdriver.filesystem.corner import REDO, STATE_DIRECTORY
 
@@ -51,7 +51,7 @@ def kept_out(corner: int) -> Iterator[bool]:
 
 class Peers:
     """`top` and `corner` are descriptors of the store and its `.grantfs`; `own` is the name of this machine's log,
-    which is held and has been replayed. `sound` and `look` may be called from any thread."""
+    which is held and has been replayed before `join`. `sound` and `look` may be called from any thread."""
 
     def __init__(self, top: int, corner: int, own: bytes, on_replayed: Callable[[Replayed], None]) -> None:
         self.on_replayed = on_replayed
@@ -118,13 +118,20 @@ class Peers:
 
     # ---- who lives -------------------------------------------------------------------------------------------------
 
-    def sound(self) -> bool:
+    def sound(self, claimed: int | None = None) -> bool:
         """Whether nobody has died since the last look, which is not old: no change of a dead machine waits to be
-        placed. Never waits: False while somebody looks."""
+        placed. With the inode number of a file that this machine has just got the claim of: nor is anybody dying who
+        had it. Never waits: False while somebody looks."""
         if not self._looking.acquire(blocking=False):
             return False
         try:
-            return time.monotonic() - self._looked < STALE_SECONDS and all(map(works, self._alive.values()))
+            if time.monotonic() - self._looked >= STALE_SECONDS:
+                return False
+            # INVARIANT: in this order. A machine that dies between the two does not work any more.
+            return all(
+                (claimed is None or not still_claims(theirs, claimed)) and works(theirs)
+                for theirs in self._alive.values()
+            )
         finally:
             self._looking.release()
 
@@ -135,7 +142,7 @@ class Peers:
             sure = True
             others = set(filter(is_log, map(os.fsencode, os.listdir(self._logs)))) - {self._own}
             self.known = bool(others)
-            for name in others:
+            for name in others | self._alive.keys():
                 sure &= self._look_at(name)
             self._looked = now if sure else _NEVER
             return sure
@@ -156,7 +163,10 @@ class Peers:
                 self._alive[name] = fd
                 return True
             self._alive.pop(name, None)
-            if stat.S_ISREG(os.fstat(fd).st_mode) and is_begun(fd):
+            about = os.fstat(fd)
+            if about.st_nlink == 0:
+                log.warning("the redo log of machine %s was removed while it worked", os.fsdecode(name))
+            elif stat.S_ISREG(about.st_mode) and is_begun(fd):
                 return self._replay(name)
             return True
         finally:

@@ -70,6 +70,8 @@ class Sharing(threading.Thread):
         if not self._shared:
             if self._peers.is_knocked():
                 self._begin()
+            elif self._drive.claims.active:  # who knocked has gone before it could be let in
+                self._keep_to_itself()
             return
         self._drive.claims.give_up_all()
         now = time.monotonic()
@@ -82,7 +84,10 @@ class Sharing(threading.Thread):
             self._end()
             return
         for file in self._drive.files:
-            self._follow(file)
+            try:
+                self._follow(file)
+            except (OSError, FsError) as exc:  # over a network it may be gone, for example
+                log.debug("%r is not followed: %s", file.inode, exc)
         self._look_at = now + max(LOOK_SECONDS, (time.monotonic() - now) / _REFRESH_SHARE)
 
     # ---- coming and going ------------------------------------------------------------------------------------------
@@ -117,15 +122,19 @@ class Sharing(threading.Thread):
         """No other machine has the store any more."""
         if not self._peers.be_alone():
             return
-        for file in self._drive.files:
-            self._locking.hide(file)
-        self._shared = self._drive.claims.active = False
+        self._keep_to_itself()
         log.info("no other machine has the store any more")
+
+    def _keep_to_itself(self) -> None:
+        self._shared = self._drive.claims.active = False
+        for file in self._drive.files:  # only now: what is locked from now on stands nowhere but in the tables
+            self._locking.hide(file)
 
     # ---- following -------------------------------------------------------------------------------------------------
 
     def _follow(self, file: OpenFile) -> None:
-        """See whether another machine has changed `file`."""
+        """See whether another machine has changed `file`. Waits for nobody: others wait for this thread. Errors:
+        OSError, FsError."""
         claims = self._drive.claims
         if file.sealed is None or file.claimed:
             return

@@ -66,12 +66,16 @@ class Store:
             corner = _corner(top, path)
             undo.callback(os.close, corner)
             _check_mark(corner, company, path)
-            redo = _redo_log(top, corner, machine, path)
-            undo.callback(redo.close)
-            replayed = redo.replay()
-            redo.announce()
+            with suppress(FileExistsError):
+                os.mkdir(REDO, 0o700, dir_fd=corner)
+            replayed: list[Replayed] = []
             peers = Peers(top, corner, machine.encode(), replayed.append)
+            # INVARIANT: the log is empty before nobody is kept out any more: who is alone looks at no logs.
             undo.callback(peers.close)
+            redo = _redo_log(top, machine, path)
+            undo.callback(redo.close)
+            replayed += redo.replay()
+            redo.announce()
             try:
                 shared = peers.join()
             except TimeoutError as exc:
@@ -154,10 +158,8 @@ def _write_mark(corner: int, company: bytes) -> None:
     os.fsync(corner)
 
 
-def _redo_log(top: int, corner: int, machine: str, path: str) -> RedoLog:
+def _redo_log(top: int, machine: str, path: str) -> RedoLog:
     """This machine's redo log. Its lock keeps a second daemon away: two would not see each other's open files."""
-    with suppress(FileExistsError):
-        os.mkdir(REDO, 0o700, dir_fd=corner)
     name = b"/".join((STATE_DIRECTORY, REDO, machine.encode()))
     end = time.monotonic() + _REPLAY_SECONDS
     while True:

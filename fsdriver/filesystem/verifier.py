@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 
 from fsdriver.content import SealedFile
-from fsdriver.errors import ChunkForged, FileDamaged, FsError
+from fsdriver.errors import DAMAGE, ChunkForged, FileDamaged
 from fsdriver.filesystem.claims import Claims
 from fsdriver.filesystem.openfiles import OpenFiles
 from fsdriver.filesystem.recorder import Recorder
@@ -98,5 +98,8 @@ class Verifier(threading.Thread):
         try:
             with self._claims.steady(file, may_wait=True):
                 return (sealed.generation, sealed.sum) != state
-        except (FsError, OSError):
+        except DAMAGE:
             return False
+        except OSError as exc:  # somebody is in the midst of it, for long, and what was read is no state of the file
+            log.info("%r is verified when it is opened again: %s", file.inode, exc)
+            return True

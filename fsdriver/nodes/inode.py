@@ -111,7 +111,8 @@ class InodeTable:
         """The inode of `st`, found as `name` in `parent`. Errors: NodeVanished, where that cannot be."""
         with self._lock:
             inode = self._by_ino.get(st.st_ino)
-            if inode is not None and inode.is_regular != stat.S_ISREG(st.st_mode):
+            kind = stat.S_ISREG(st.st_mode), stat.S_ISDIR(st.st_mode)
+            if inode is not None and (inode.is_regular, inode.is_directory) != kind:
                 inode = None  # the number was given to another file behind our back
             if inode is None:
                 inode = Inode(self._next_serial, parent, name, st)

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.mounted.mounted import LISTED, Mounted, get, listed, put, remove, run, temporary_directory
+from tests.mounted.mounted import LISTED, Mounted, get, listed, put, remove, run, temporary_directory, unlisted_python
 from tests.mounted.posix.run import CHECKS
 from tests.mounted.test_posix import outcome
 from tests.patience import PATIENCE, eventually, within
@@ -274,6 +274,28 @@ def test_the_other_view_is_of_the_last_change(pair: Pair) -> None:
     again = run(["cat", other.drive / "letter"])
     assert "second" not in again
     assert sealed != again
+
+
+def test_a_file_whose_label_the_other_has_raised_takes_the_place_of_another(machines: Machines, pair: Pair) -> None:
+    """While a program without the plaintext view has it open: what the header said then is remembered."""
+    one, other = (drive.drive for drive in machines)
+    name, rename = pair[0].drive.name, "import os, sys; os.rename(sys.argv[1], sys.argv[2])"
+    with suppress(FileExistsError):
+        (one / "clients").mkdir()
+    for path in (one / name / "f", one / "clients" / f"{name}1", one / "clients" / f"{name}2"):
+        put(path, "words")
+    reader = "import sys; kept = open(sys.argv[1], 'rb'); print(len(kept.read()), flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [unlisted_python(), "-I", "-c", reader, str(other / name / "f")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert int(holder.stdout.readline()) > 4096
+        listed(rename, one / name / "f", one / "clients" / f"{name}1")
+        listed(rename, one / "clients" / f"{name}1", one / name / "f")
+        listed(rename, other / name / "f", other / "clients" / f"{name}2")
+        assert holder.stdin is not None
+        holder.stdin.close()
+    assert get(one / "clients" / f"{name}2") == "words"
 
 
 # ---- nobody's change is lost -----------------------------------------------------------------------------------------

@@ -1,17 +1,17 @@
 import ctypes
 import errno
 import os
+import random
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fsdriver.content import Group, RedoLog, backing, works
 from fsdriver.content import redo as redo_module
-from fsdriver.content.redo import Covered
+from fsdriver.content.backing import punch, write_all
+from fsdriver.content.redo import combined
 from fsdriver.content.search import Sought
 from fsdriver.content.tree import walk
 from tests.fsdriver.content.samples import FILE_ID, new_file
@@ -254,7 +254,7 @@ def test_groups_of_one_file_stay_in_order_wherever_they_say_it_lay(store, tmp_pa
     ]
     foreign = Group(b"another id......", [(4096, b"other")], path=b"before", inode=number(other))
     log = left_by_a_crash(store, groups[0], foreign, *groups[1:])
-    assert [outcome.path for outcome in log.replay()] == [b"now", b"other", b"now", b"now"]
+    assert [outcome.path for outcome in log.replay()] == [b"now", b"now", b"now", b"other"]
     assert os.pread(fd, 8, 4096) == b"third!!!"
     assert os.pread(other, 5, 4096) == b"other"
 
@@ -418,16 +418,6 @@ def test_replay_writes_nothing_twice(store, tmp_path, monkeypatch):
     assert os.pread(fd, 10_000, 4096) == b"last"
 
 
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=30))
-def test_ranges_that_are_covered_are_not_given_twice(ranges):
-    covered = Covered()
-    model: set[int] = set()
-    for start, length in ranges:
-        wanted = set(range(start, start + length))
-        assert {at for low, high in covered.add(start, start + length) for at in range(low, high)} == wanted - model
-        model |= wanted
-
-
 def test_random_bytes_are_an_empty_log(store, tmp_path):
     (tmp_path / "log").write_bytes(os.urandom(5000))
     assert RedoLog(store, b"log").replay() == []
@@ -474,6 +464,67 @@ def test_a_copy_with_the_same_id_is_not_retired_with_it(store, tmp_path):
     RedoLog(store, b"log").replay()
     assert os.pread(fd, 5, 4096) == b""
     assert os.pread(copy, 5, 4096) == b"image"
+
+
+def drawn(draw: random.Random) -> Group:
+    """Changes to the first hundred bytes of a file."""
+
+    def data() -> bytes:
+        return draw.randbytes(draw.randrange(1, 20))
+
+    return Group(
+        FILE_ID,
+        [(draw.randrange(100), data()) for _ in range(draw.randrange(4))],
+        [(draw.randrange(100), draw.randrange(1, 20)) for _ in range(draw.randrange(3))],
+        draw.choice([0, 0, draw.randrange(120)]),
+        draw.choice([-1, -1, draw.randrange(120)]),
+    )
+
+
+def test_groups_come_to_the_same_whether_one_by_one_or_combined(tmp_path):
+    draw = random.Random(11)
+    for _ in range(400):
+        before, groups = draw.randbytes(draw.randrange(100)), [drawn(draw) for _ in range(draw.randrange(1, 6))]
+        results = []
+        for changes in (groups, [combined(groups)]):
+            (tmp_path / "file").write_bytes(before)
+            fd = os.open(tmp_path / "file", os.O_RDWR)
+            for change in changes:
+                change.place(fd)
+            os.close(fd)
+            results.append((tmp_path / "file").read_bytes())
+        assert results[0] == results[1]
+
+
+def test_what_is_in_place_is_read_as_it_is_while_it_is_placed_again(store, tmp_path, monkeypatch):
+    """By another machine, for which it would go back to an earlier state."""
+    fd = sealed(tmp_path / "folder/file")
+    size = os.fstat(fd).st_size
+    groups = [
+        Group(FILE_ID, [(5000, b"first image"), (3072, b"one")], [(6000, 50)], 9000, path=b"folder/file"),
+        Group(FILE_ID, [(5004, b"second image"), (3072, b"two")], [], 0, 6020, path=b"folder/file"),
+        Group(FILE_ID, [(6010, b"third image"), (3072, b"three")], [], 8000, path=b"folder/file"),
+    ]
+    assert size < 5000
+    for group in groups:
+        group.place(fd)
+    there = os.pread(fd, 10_000, 0)
+    seen: list[bytes] = []
+
+    def watched(change):
+        def changed(*arguments):
+            result = change(*arguments)
+            seen.append(os.pread(fd, 10_000, 0))
+            return result
+
+        return changed
+
+    log = left_by_a_crash(store, *groups)
+    monkeypatch.setattr(redo_module, "write_all", watched(write_all))
+    monkeypatch.setattr(redo_module, "punch", watched(punch))
+    assert len(log.replay()) == 3
+    assert set(seen) == {there}
+    assert os.pread(fd, 10_000, 0) == there
 
 
 def test_others_see_whether_a_log_is_at_work(store):

@@ -1,7 +1,7 @@
 """The memory filesystem as a daemon: `python -m tests.fsdriver.device.daemon '{"point": ..., "io_uring": ...}'`.
 
-Prints one JSON line when it is mounted, then one for each line it reads: `state`, `release`, `inval NODEID`, `abort`,
-`stop`, `stop-release`.
+Prints one JSON line when it is mounted, then one for each line it reads: `state`, `release`, `inval NODEID`,
+`inval-entry NAME`, `abort`, `stop`, `stop-release`.
 """
 
 import json
@@ -36,6 +36,9 @@ def main() -> None:
             case ["inval", number]:
                 session.notifier.inval_inode(int(number))
                 say(drained=session.notifier.drain(60))
+            case ["inval-entry", name]:
+                session.notifier.inval_entry(1, name.encode())
+                say()
             case ["abort"]:
                 session.abort()
                 say(ended=session.wait(60))

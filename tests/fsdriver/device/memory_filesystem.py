@@ -1,7 +1,8 @@
 """A tiny filesystem in memory behind the Handler contract, to try both transports with.
 
 Some names behave oddly in any directory: reading `slow` waits for `release` as a `Later` should, reading `stuck` blocks
-its thread until `release` as no handler should, reading `broken` is a bug, `direct` is not cached.
+its thread until `release` as no handler should, reading `broken` is a bug, `direct` is not cached, and
+removing `kept` waits for `release`, too.
 """
 
 import errno
@@ -165,6 +166,8 @@ class MemoryFilesystem:
             return self._entry(node)
 
     def on_unlink(self, event: events.Unlink, out: memoryview) -> Answer:
+        if event.name == b"kept":
+            return self._slow()
         with self.lock:
             self._unhook(self._node(event.head.nodeid), event.name)
         return b""

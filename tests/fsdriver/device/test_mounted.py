@@ -20,7 +20,7 @@ import pytest
 from fsdriver.device import Session
 from fsdriver.device.mount import MountRefused
 from tests.fsdriver.device.conftest import Drive, is_mounted
-from tests.patience import PATIENCE, taken, within
+from tests.patience import PATIENCE, eventually, taken, within
 
 pytestmark = pytest.mark.mounted
 
@@ -263,6 +263,21 @@ def test_a_dead_daemon_frees_those_who_wait_for_it(drive: Drive) -> None:
         drive.kill()
         assert reader.stdout
         assert int(reader.stdout.readline()) in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def test_a_daemon_that_is_killed_while_it_tells_of_a_name_frees_those_who_wait_for_it(drive: Drive) -> None:
+    """Its thread waits for the directory, and who has that for the daemon."""
+    (drive.path / "kept").touch()
+    program = "import os, sys\ntry: os.unlink(sys.argv[1])\nexcept OSError as exc: print(exc.errno)\n"
+    command = [sys.executable, "-S", "-c", program, str(drive.path / "kept")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as remover:
+        eventually(lambda: Path(f"/proc/{remover.pid}/wchan").read_text() == "request_wait_answer")
+        assert drive.ask("inval-entry other") == {}
+        threads = Path(f"/proc/{drive.process.pid}/task")
+        eventually(lambda: any(wait.read_text() == "fuse_reverse_inval_entry" for wait in threads.glob("*/wchan")))
+        drive.kill()
+        assert remover.stdout
+        assert int(remover.stdout.readline()) in (errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED)
 
 
 def test_an_abort_frees_those_who_wait(drive: Drive) -> None:

@@ -83,3 +83,12 @@ def test_a_drain_that_lasts_too_long_says_so(ends):
     notifier = Notifier(ends[1], NEW)
     notifier.inval_inode(5)
     assert not notifier.drain(0.01)
+
+
+def test_pages_do_not_wait_for_names(ends):
+    notifier = Notifier(ends[1], NEW)
+    notifier.inval_entry(1, b"in a directory that somebody has")
+    assert not notifier.drain(0.01)
+    assert notifier.drain_pages(0.01)
+    notifier.inval_inode(5)
+    assert not notifier.drain_pages(0.01)

@@ -11,17 +11,20 @@ from typing import Any, cast
 
 import pytest
 
-from fsdriver.content import RedoLog, SealedFile
+from fsdriver.content import RedoLog, SealedFile, still_claims
 from fsdriver.content import range_locks as locks
 from fsdriver.errors import FileDamaged
 from fsdriver.filesystem import claims as claims_module
 from fsdriver.filesystem.asker import MustWait
-from fsdriver.filesystem.claims import Claims
+from fsdriver.filesystem.claims import ClaimHeld, Claims
 from fsdriver.filesystem.peers import Peers
 from fsdriver.nodes.inode import Inode
 from fsdriver.nodes.openfile import OpenFile
 from tests.fsdriver.content.samples import new_file, unlock
+from tests.mounted.harness import built_drive
 from tests.patience import eventually
+
+POLICY = Path(__file__).parents[3] / "benchmarks" / "policy"
 
 
 class Sound:
@@ -30,8 +33,10 @@ class Sound:
     def __init__(self) -> None:
         self.healthy = True
         self.looks = 0
+        self.asked: list[int | None] = []
 
-    def sound(self) -> bool:
+    def sound(self, claimed: int | None = None) -> bool:
+        self.asked.append(claimed)
         return self.healthy
 
     def look(self) -> bool:
@@ -69,7 +74,7 @@ def machine(top: int, name: str) -> Machine:
     redo = RedoLog(top, name.encode())
     file.sealed = SealedFile.open(fd, unlock, redo=redo, path=b"letter")
     peers = Sound()
-    claims = Claims(cast("Peers", peers))
+    claims = Claims(cast("Peers", peers), redo)
     claims.active = True
     changed: list[OpenFile] = []
     claims.on_change = changed.append
@@ -143,10 +148,26 @@ def test_patience_ends(two: tuple[Machine, Machine], monkeypatch: pytest.MonkeyP
     here, there = two
     here.write(0, b"claimed")
     monkeypatch.setattr(claims_module, "PATIENCE", 0.1)
-    with pytest.raises(OSError, match="another machine has claimed") as caught:
+    with pytest.raises(ClaimHeld) as caught:
         there.write(0, b"other")
     assert caught.value.errno == errno.EIO
     assert locks.held_by_others(here.file.fd, locks.EXCLUSIVE, locks.TURN_AT) is None
+
+
+def test_a_claim_that_is_not_given_up_is_not_recorded_as_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir(mode=0o700)
+    recorded: list[str] = []
+    nobody: Any = None
+    with built_drive(tmp_path, POLICY, {0: "li"}) as built:
+        drive = built.drive
+        inode = drive.inodes.remember(drive.inodes.root, b"letter", os.stat(tmp_path / "states.db"))
+        monkeypatch.setattr(drive.recorder, "record", lambda event, *rest, **more: recorded.append(event))
+        drive.damaged(nobody, inode, ClaimHeld(errno.EIO, "claimed"))
+        assert recorded == []
+        drive.damaged(nobody, inode, OSError(errno.EIO, "the disk"))
+        assert recorded == ["damaged"]
 
 
 def test_a_revocation_waits_for_nobody(two: tuple[Machine, Machine]) -> None:
@@ -167,6 +188,37 @@ def test_a_death_is_looked_into_before_anything_is_changed(two: tuple[Machine, M
     assert not here.file.claimed
     here.write(0, b"words")
     assert here.peers.looks == 1
+
+
+def test_who_has_died_is_asked_once_the_claim_is_there(
+    two: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before that the claim may still be its owner's, who dies a moment later."""
+    here, there = two
+    held: list[bool] = []
+
+    def dead(claimed: int | None = None) -> bool:
+        if claimed == here.file.inode.ino:
+            held.append(locks.held_by_others(there.file.fd, locks.EXCLUSIVE, locks.COMMIT_AT) is not None)
+        return False
+
+    monkeypatch.setattr(here.peers, "sound", dead)
+    with pytest.raises(MustWait):
+        here.write(0, b"words", may_wait=False)
+    assert held == [True]
+    there.write(0, b"words", may_wait=False)  # and it is free again
+
+
+def test_others_see_in_the_redo_log_what_is_claimed(two: tuple[Machine, Machine]) -> None:
+    here, _ = two
+    seen = os.open(f"/proc/self/fd/{here.redo._fd}", os.O_RDWR)
+    here.redo.announce()
+    assert not still_claims(seen, here.file.inode.ino)
+    here.write(0, b"words")
+    assert still_claims(seen, here.file.inode.ino)
+    here.claims.give_up(here.file)
+    assert not still_claims(seen, here.file.inode.ino)
+    os.close(seen)
 
 
 def test_nothing_counts_in_the_redo_log_once_a_claim_is_given_up(two: tuple[Machine, Machine]) -> None:
@@ -216,7 +268,8 @@ def test_a_file_that_is_being_born_is_waited_for(tmp_path: Path) -> None:
     fd = os.open(b"letter", os.O_RDWR | os.O_CREAT, dir_fd=top)
     inode = Inode(1, None, b"letter", os.fstat(fd))
     file = OpenFile(inode, fd, writable=True, committed=lambda sealed: None)
-    claims = Claims(cast("Peers", Sound()))
+    redo = RedoLog(top, b"log")
+    claims = Claims(cast("Peers", Sound()), redo)
     claims.active = True
     with pytest.raises(MustWait), claims.steady(file, may_wait=False):
         pass
@@ -232,6 +285,7 @@ def test_a_file_that_is_being_born_is_waited_for(tmp_path: Path) -> None:
     os.utime(fd, (1, 1))
     with claims.steady(file, may_wait=False):  # nobody is making it any more
         assert os.fstat(fd).st_size == 0
+    redo.close()
     os.close(top)
 
 

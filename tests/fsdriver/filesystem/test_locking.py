@@ -1,6 +1,7 @@
 """Who waits for locks: how many, whose turn it is, and that nobody can keep the others from waiting."""
 
 import errno
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,3 +69,13 @@ def test_an_interrupted_wait_makes_room(locking):
     with pytest.raises(InterruptedError):
         waits[7].run()
     assert isinstance(wants(locking, DANA, 99), Later)
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_who_could_still_read_old_pages_is_not_told_of_a_lock(locking, dropped):
+    """Another machine has written under the lock before."""
+    drive = locking._drive
+    drive.claims.steady = lambda file, may_wait: nullcontext()
+    drive.kernel = SimpleNamespace(drain_pages=lambda timeout: dropped, drain=lambda timeout: dropped)
+    with nullcontext() if dropped else pytest.raises(OSError, match="still has pages"):
+        locking._take_over(drive.handle(1).file)

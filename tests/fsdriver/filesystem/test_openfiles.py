@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Iterator[tuple[OpenFiles, Inode]]:
     inodes = InodeTable(os.fstat(top))
     directories = Directories(inodes.root, top)
     views, lines = Views(directories, "root", time.time), cast("Lines", NoLines())
-    claims = Claims(cast("Peers", None))  # who is alone asks nobody
+    claims = Claims(cast("Peers", None), cast("RedoLog", None))  # who is alone asks nobody
     files = OpenFiles(inodes, directories, views, COMPANY, RedoLog(top, b"log"), claims, lines)
     yield files, inodes.remember(inodes.root, b"letter", (tmp_path / "letter").stat())
     os.close(top)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.content import Group, RedoLog
+from fsdriver.content import range_locks as locks
 from fsdriver.filesystem import Store, StoreRefused, peers
 from fsdriver.filesystem.peers import Peers
 from tests.fsdriver.content.samples import FILE_ID, new_file
@@ -85,6 +86,23 @@ def test_a_machine_that_does_not_answer_keeps_others_out(
     assert not first.peers.is_knocked()  # and does not stand at the door any more
 
 
+def test_who_leaves_keeps_others_out_until_its_log_is_empty(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a machine is alone and changes files that are in the log of one that may still be killed."""
+    kept_out: list[bool] = []
+    close = RedoLog.close
+
+    def watched(log: RedoLog) -> None:
+        close(log)
+        kept_out.append(locks.held_by_others(sharing, locks.SHARED, 0) is not None)
+
+    monkeypatch.setattr(RedoLog, "close", watched)
+    store = Store.open(str(place), COMPANY, "one")
+    sharing = os.open(place / ".grantfs/sharing", os.O_RDWR)
+    store.close()
+    assert kept_out == [True]
+    os.close(sharing)
+
+
 def test_a_death_is_seen_before_the_next_look(place: Path, first: Store) -> None:
     with Attentive(first):
         second = Store.open(str(place), COMPANY, "two")
@@ -94,6 +112,20 @@ def test_a_death_is_seen_before_the_next_look(place: Path, first: Store) -> None
     assert not first.peers.sound()
     assert first.peers.look()
     assert first.peers.sound()
+
+
+def test_a_claim_is_not_taken_from_who_is_dying(place: Path, first: Store) -> None:
+    """A daemon that is killed loses its locks one after the other: that on its log may be the last."""
+    with Attentive(first):
+        second = Store.open(str(place), COMPANY, "two")
+    assert first.peers.look()
+    second.redo.claimed(4711)
+    assert first.peers.sound()
+    assert first.peers.sound(4712)
+    assert not first.peers.sound(4711)
+    second.redo.given_up(4711)
+    assert first.peers.sound(4711)
+    second.close()
 
 
 def test_an_old_look_says_nothing(first: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +150,21 @@ def test_what_a_dead_machine_left_is_put_in_place_by_another(place: Path, first:
     assert os.pread(fd, 26, 5000) == b"what was meant to be there"
     assert told == [b"letter"]
     os.close(fd)
+
+
+def test_a_log_that_was_removed_keeps_nobody_waiting(place: Path, first: Store) -> None:
+    """Of a machine that ended after that: nothing tells what it had left."""
+    with Attentive(first):
+        second = Store.open(str(place), COMPANY, "two")
+    assert first.peers.look()
+    (place / ".grantfs/redo/two").unlink()
+    assert first.peers.look()
+    assert first.peers.alive == ["two"]
+    killed(second)
+    assert not first.peers.sound()
+    assert first.peers.look()
+    assert first.peers.sound()
+    assert first.peers.alive == []
 
 
 def test_nobody_is_alone_while_a_log_is_being_replayed(place: Path, first: Store) -> None:
