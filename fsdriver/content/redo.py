@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol, Self
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fsdriver.content import range_locks
-from fsdriver.content.backing import punch, reserve, sync_filesystem, write_all
+from fsdriver.content.backing import deliver, punch, reserve, sync_filesystem, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.covered import Covered
 from fsdriver.content.header import FILE_ID_AT
@@ -78,7 +78,10 @@ class Group:
             os.ftruncate(fd, self.extend_to)
         for offset, length in self.zeros:
             punch(fd, offset, length)
-        for offset, data in self.images:
+        for number, (offset, data) in enumerate(self.images):
+            if number and number == len(self.images) - 1:
+                # The commit record: whoever reads it, on another machine, finds what it counts.
+                deliver(fd)
             write_all(fd, data, offset)
         if self.cut_to >= 0:
             if before_cut is not None:

@@ -88,7 +88,7 @@ def build(
     book = Linebook(states)
     if book.begun_anew:
         recorder.note("damaged", f"what this machine left of its files is not known: {book.begun_anew}")
-    lines = Lines(book, store.top, recorder, views, lambda: store.peers.known)
+    lines = Lines(book, store.top, recorder, views, lambda: bool(store.peers.known))
     claims = Claims(store.peers, store.redo)
     files = OpenFiles(inodes, directories, views, company, store.redo, claims, lines)
     drive = Drive(

@@ -15,10 +15,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from fsdriver.content import HEADER_SIZE, RedoLog
 from fsdriver.content import range_locks as locks
+from fsdriver.content.search import Sought
 from fsdriver.errors import DAMAGE, FsError
 from fsdriver.filesystem.asker import Asker, MustWait
 from fsdriver.filesystem.peers import Peers
@@ -28,8 +29,10 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 30.0
 """Seconds for which a change waits for a machine that does not give up its claim, before it is EIO."""
+WAITING_MAX = 128
+"""Threads that wait for claims at once: half of the pool is left for everything else. One more is EIO."""
 _ASKED_FIRST, _ASKED_LATER = 0.001, 0.02
-_BIRTH = 1.0
+_BIRTH = 5.0
 """Seconds that a machine may take from making a file to writing its header."""
 
 
@@ -47,6 +50,8 @@ class Claims:
         """Whether other machines have the store, or are about to."""
         self._lock = threading.Lock()
         self._claimed: set[OpenFile] = set()
+        self._waiting = 0
+        """Threads that wait for other machines."""
         self.on_change: Callable[[OpenFile], None] = lambda file: None
         """Told of each file of which something was taken over; must not wait."""
 
@@ -57,15 +62,15 @@ class Claims:
         if self.active and not asker.may_wait:
             raise MustWait
 
-    def changing(self, file: OpenFile, *, may_wait: bool) -> AbstractContextManager[None]:
+    def changing(self, file: OpenFile, *, may_wait: bool) -> "_Held":
         """Around a change of `file`. Errors: MustWait; DAMAGE, where what another machine made of it does not verify;
         ClaimHeld; OSError."""
-        return self._held(file, self._claim, may_wait=may_wait)
+        return _Held(self, file, self._claim, may_wait)
 
     @contextmanager
     def steady(self, file: OpenFile, *, may_wait: bool) -> Iterator[None]:
         """Around reading `file` as one state, the newest, which nobody changes meanwhile. Errors: as `changing`."""
-        with self._held(file, self._share, may_wait=may_wait):
+        with _Held(self, file, self._share, may_wait):
             try:
                 self.take_over(file)
                 yield
@@ -87,9 +92,8 @@ class Claims:
         with self.steady(file, may_wait=may_wait):
             return True
 
-    @contextmanager
-    def _held(self, file: OpenFile, attempt: Callable[[OpenFile], bool], *, may_wait: bool) -> Iterator[None]:
-        """The file's own lock, once `attempt` has succeeded under it."""
+    def hold(self, file: OpenFile, attempt: Callable[[OpenFile], bool], may_wait: bool) -> None:
+        """Take the file's own lock, once `attempt` has succeeded under it; the caller releases it."""
         if not self._acquire(file, may_wait):
             raise MustWait
         try:
@@ -98,9 +102,9 @@ class Claims:
                     locks.release(file.fd, locks.TURN_AT)  # who waits stands in line for itself
                     raise MustWait
                 self._wait(file, attempt)
-            yield
-        finally:
+        except BaseException:
             file.lock.release()
+            raise
 
     def _acquire(self, file: OpenFile, may_wait: bool) -> bool:
         # While the machine is alone nobody holds the file's lock for longer than a commit takes.
@@ -108,6 +112,11 @@ class Claims:
 
     def _wait(self, file: OpenFile, attempt: Callable[[OpenFile], bool]) -> None:
         """The file's lock is held, and let go between attempts."""
+        with self._lock:
+            if self._waiting >= WAITING_MAX:
+                locks.release(file.fd, locks.TURN_AT)
+                raise ClaimHeld(errno.EIO, f"{WAITING_MAX} others wait for what another machine has claimed")
+            self._waiting += 1
         end = time.monotonic() + PATIENCE
         pause = _ASKED_FIRST
         try:
@@ -125,6 +134,8 @@ class Claims:
                     raise ClaimHeld(errno.EIO, "another machine has claimed the file and does not let go")
                 pause = min(2 * pause, _ASKED_LATER)
         finally:
+            with self._lock:
+                self._waiting -= 1
             locks.release(file.fd, locks.TURN_AT)
 
     def _claim(self, file: OpenFile) -> bool:
@@ -190,6 +201,8 @@ class Claims:
             file.commit()
             if file.sealed is not None:
                 file.sealed.retire()
+            elif file.inode.file_id is not None:  # its key was taken back, and what was logged before counts still
+                self._redo.retire(Sought(file.inode.file_id, file.inode.ino), file.fd)
             with self._lock:
                 self._claimed.discard(file)
             file.claimed = False
@@ -208,6 +221,8 @@ class Claims:
 
     def claim_unasked(self, file: OpenFile) -> None:
         """Claim a file that nobody else knows yet, or that nobody else may have claimed, if that is so."""
+        if not self.active:
+            return
         with file.lock:
             if (
                 self.active
@@ -216,3 +231,18 @@ class Claims:
                 and locks.take(file.fd, locks.EXCLUSIVE, locks.COMMIT_AT)
             ):
                 self._remember(file)
+
+
+class _Held:
+    """Around a block: the file's own lock, once an attempt has succeeded under it. Every WRITE pays for it."""
+
+    __slots__ = ("_attempt", "_claims", "_file", "_may_wait")
+
+    def __init__(self, claims: Claims, file: OpenFile, attempt: Callable[[OpenFile], bool], may_wait: bool) -> None:
+        self._claims, self._file, self._attempt, self._may_wait = claims, file, attempt, may_wait
+
+    def __enter__(self) -> None:
+        self._claims.hold(self._file, self._attempt, self._may_wait)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.lock.release()

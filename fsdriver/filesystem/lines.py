@@ -6,8 +6,8 @@ than the one that was left, somebody changed it behind the drive's back. Either 
 as the line, except an older commit under a label that says `rollback: refuse`: that one stays EIO until somebody puts
 the right file there, or accepts it.
 
-In a store that other machines use as well, files that were moved or replaced are those machines' work, as far as this
-one can tell: there only an older commit, and a fork, are somebody's doing.
+In a store that other machines use as well, files that were moved, copied or replaced are those machines' work, as far
+as this one can tell: there only an older commit or a fork of the file that lay at the same path is somebody's doing.
 
 Whoever serves a request only tells; a thread compares and remembers. What is told about one file is told in the order
 in which it happened, under the file's lock.
@@ -203,16 +203,17 @@ class Lines(threading.Thread):
             return None
         other = known is not None and known.file_id != met.state.file_id
         if known is None or other:
+            if self._used_by_others():
+                return None  # another machine has moved, replaced or copied it
             known, place = self._moved(met)
         if known is None:  # new to this machine, or a copy, which begins a line of its own
-            other &= not self._used_by_others()
             return _conflict("another file than the one that was left here", place) if other else None
         if met.state.generation < known.generation:
             detail = f"an old copy: generation {met.state.generation}, {known.generation} was left"
             return Finding("rollback", detail, older=True, left_at=place)
         if met.state.generation == known.generation and met.state.sum != known.sum:
             return _conflict(f"another state of generation {known.generation} than the one that was left", place)
-        if place != met.path and not self._used_by_others():
+        if place != met.path:
             return _conflict(f"moved here from /{os.fsdecode(place)}, and not by this drive", place)
         return None
 

@@ -68,7 +68,11 @@ class Locking:
             self._hand_over(file)
             return self._set(event)
         reply = self._set(event)
-        self._take_over(file)
+        try:
+            self._take_over(file)
+        except BaseException:  # who is told that it failed does not have it
+            self._set(event._replace(type=F_UNLCK))
+            raise
         return reply
 
     def _set(self, event: events.Setlk | events.Setlkw) -> bytes:

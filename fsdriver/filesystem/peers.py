@@ -63,9 +63,11 @@ class Peers:
         self._sharing = os.open(SHARING, flags, 0o600, dir_fd=corner)
         self._alive: dict[bytes, int] = {}
         """Other machines' logs that a working daemon has, open."""
-        self.known = False
-        """Whether another machine has, or once had, this store."""
+        self.known: list[str] = []
+        """The machines that have, or once had, this store, but for this one: who has left a log."""
         self._looked = _NEVER
+        self._strange: set[bytes] = set()
+        """What lies among the logs, cannot be opened, and was said."""
         self._looking = threading.Lock()
 
     @property
@@ -141,7 +143,7 @@ class Peers:
             now = time.monotonic()
             sure = True
             others = set(filter(is_log, map(os.fsencode, os.listdir(self._logs)))) - {self._own}
-            self.known = bool(others)
+            self.known = sorted(map(os.fsdecode, others))
             for name in others | self._alive.keys():
                 sure &= self._look_at(name)
             self._looked = now if sure else _NEVER
@@ -156,7 +158,9 @@ class Peers:
             except (FileNotFoundError, IsADirectoryError):
                 return True
             except OSError as exc:
-                log.warning("what lies at %r in .grantfs/redo cannot be opened: %s", name, exc.strerror)
+                if name not in self._strange:
+                    self._strange.add(name)
+                    log.warning("what lies at %r in .grantfs/redo cannot be opened: %s", name, exc.strerror)
                 return True
         try:
             if works(fd):

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -296,6 +297,21 @@ def test_a_file_whose_label_the_other_has_raised_takes_the_place_of_another(mach
         assert holder.stdin is not None
         holder.stdin.close()
     assert get(one / "clients" / f"{name}2") == "words"
+
+
+def test_a_copy_whose_original_another_machine_changed_and_removed_is_no_old_copy(
+    pair: Pair, machines: Machines
+) -> None:
+    one, other = pair
+    put(one.drive / "original", "first words")
+    sealed = machines[0].store / one.drive.name / "original"
+    shutil.copy(sealed, sealed.with_name("copy"))
+    put(one.drive / "original", "second words")
+    (other.drive / "original").unlink()
+    eventually(lambda: not (one.drive / "original").exists())
+    assert (
+        get(one.drive / "copy") == get(other.drive / "copy") == "first words"
+    )  # `machines` sees that nobody complains
 
 
 # ---- nobody's change is lost -----------------------------------------------------------------------------------------

@@ -309,3 +309,28 @@ def test_a_claim_that_was_lost_overwrites_nothing(two: tuple[Machine, Machine]) 
     with pytest.raises(OSError, match="under this one's claim"):
         here.file.commit()
     assert there.read() == b"worked meanwhile"
+
+
+def test_only_so_many_wait_for_other_machines(two: tuple[Machine, Machine], monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = two
+    here.write(0, b"claimed")
+    monkeypatch.setattr(claims_module, "WAITING_MAX", 1)
+    waiting = threading.Thread(target=there.write, args=(0, b"waits "))
+    waiting.start()
+    eventually(lambda: there.claims._waiting)
+    with pytest.raises(OSError, match="1 others wait"):
+        there.write(0, b"too many")
+    here.claims.give_up(here.file)
+    waiting.join()
+    there.write(0, b"again ")
+
+
+def test_a_file_whose_key_was_taken_back_is_retired_as_well(two: tuple[Machine, Machine]) -> None:
+    here, there = two
+    here.write(0, b"FIRST")
+    here.sealed.flush()
+    file_id = here.file.inode.file_id = here.sealed.header.file_id
+    here.file.sealed = None
+    here.claims.give_up(here.file)
+    assert not here.redo.holds(file_id)
+    there.write(0, b"later")
