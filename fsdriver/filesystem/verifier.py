@@ -73,7 +73,7 @@ class Verifier(threading.Thread):
         sealed = file.sealed
         if sealed is None or sealed.verified:
             return
-        state = sealed.generation, sealed.sum
+        state = sealed.state
         try:
             sealed.verify()
         except (ChunkForged, FileDamaged) as exc:
@@ -92,11 +92,11 @@ class Verifier(threading.Thread):
         except OSError as exc:
             log.warning("%s could not be verified: %s", handle.path, exc)
 
-    def _has_moved_on(self, file: OpenFile, sealed: SealedFile, state: tuple[int, bytes]) -> bool:
+    def _has_moved_on(self, file: OpenFile, sealed: SealedFile, state: bytes) -> bool:
         if not self._claims.active:
             return False
         try:
             with self._claims.steady(file, may_wait=True):
-                return (sealed.generation, sealed.sum) != state
+                return sealed.state != state
         except (FsError, OSError):
             return False
