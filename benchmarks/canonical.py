@@ -10,7 +10,6 @@ ratios, not the seconds. Prints medians with their spread, and the drive's own m
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -18,8 +17,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,34 +24,13 @@ import click
 
 from benchmarks.chart import svg
 from benchmarks.commands import run
+from benchmarks.fresh_disk import fresh_ext4
 from benchmarks.systems import FSDRIVER, SYSTEMS, drive
 from benchmarks.work import ROWS, Times, make_tree, work
 
 RESULTS = Path(__file__).parent / "results"
-IMAGE_SIZE = 6 << 30
 PEER = "gocryptfs"
 """What the others are compared with, round by round."""
-
-
-@contextmanager
-def fresh_ext4(room: Path) -> Iterator[Path]:
-    """A new ext4 of its own."""
-    image, top = room / "image", room / "ext4"
-    top.mkdir(exist_ok=True)
-    os.sync()  # what the one before has left is not to be paid by this one
-    with image.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, IMAGE_SIZE)
-    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
-    run("mount", "-o", "loop", str(image), str(top))
-    try:
-        yield top
-    finally:
-        for _ in range(20):
-            with contextlib.suppress(subprocess.CalledProcessError):
-                run("umount", str(top))
-                break
-            time.sleep(0.5)  # somebody looks at all mounts just now, or a peer still writes
-        image.unlink()
 
 
 def memory(room: Path, tree: Path) -> list[int]:

@@ -31,18 +31,18 @@ Times = dict[str, float]
 """Row -> seconds."""
 
 
-def make_tree(path: Path) -> None:
+def make_tree(path: Path, files: int = FILES, amount: int = FOLDERS) -> None:
     """A tar of a made-up source tree: many small files, a few large ones, the same every time."""
     chance = random.Random(20260101)
     folders = [""]
-    for number in range(FOLDERS):
+    for number in range(amount):
         folders.append(f"{chance.choice(folders[-60:])}d{number}/")
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for folder in folders[1:]:
             entry = tarfile.TarInfo(folder.rstrip("/"))
             entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, 1_700_000_000
             tar.addfile(entry)
-        for number in range(FILES):
+        for number in range(files):
             data = chance.randbytes(min(1 << 20, int(chance.lognormvariate(8.4, 1.3))))
             entry = tarfile.TarInfo(f"{chance.choice(folders)}f{number}.c")
             entry.size, entry.mode, entry.mtime = len(data), 0o644, 1_700_000_000 + number

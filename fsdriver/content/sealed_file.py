@@ -192,6 +192,12 @@ class SealedFile:
         return self._draft.commit.sum.to_bytes(32, "big")
 
     @property
+    def state(self) -> bytes:
+        """Generation and sum of the last commit in one, 40 bytes."""
+        commit = self._draft.commit
+        return commit.generation.to_bytes(8, "big") + commit.sum.to_bytes(32, "big")
+
+    @property
     def seals(self) -> int:
         """Chunks sealed under this file key so far; at plan.SEALS_MAX the file takes no more writes."""
         return self._draft.seals

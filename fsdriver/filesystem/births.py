@@ -94,7 +94,7 @@ class Births:
         directory = drive.directories.descriptor(parent)
         fd, sealed = self.seal_new(name, directory.fd, mode, head, label, asker, path)
         inode = drive.inodes.remember(parent, name, os.fstat(fd))
-        inode.label_id, inode.file_id = label.id, sealed.header.file_id
+        inode.identify(label.id, sealed.header.file_id)
         file = drive.files.adopt(inode, fd, sealed)
         try:
             self.record(inode, label, asker, path, PLAIN)

@@ -8,9 +8,9 @@ the process's own descriptors tell where to: they are read at the first READ of 
 import os
 import stat
 import threading
+from collections import Counter
 
 from fsdriver.nodes.openfile import Handle
-from policy import Label
 
 _REMEMBERED = 1024
 _TOLD = 32
@@ -25,21 +25,23 @@ class Copies:
     def __init__(self, mount_point: str) -> None:
         self._inside = mount_point.rstrip("/") + "/"
         self._lock = threading.Lock()
-        self._holding: dict[int, set[Handle]] = {}
+        self._holding: dict[int, Counter[bytes]] = {}
+        """Process -> label id -> how many of its handles show it plaintext of that label."""
         self._reading: dict[int, set[Handle]] = {}
         self._writing: dict[int, set[Handle]] = {}
         self._nowhere: dict[int, int] = {}
 
     def opens(self, handle: Handle) -> None:
-        """`handle` shows its process plaintext."""
+        """`handle` shows its process plaintext of its label."""
+        assert handle.label is not None
+        handle.shows = handle.label.id
         with self._lock:
-            self._holding.setdefault(handle.caller.pid, set()).add(handle)
+            self._holding.setdefault(handle.caller.pid, Counter())[handle.shows] += 1
 
-    def highest_held(self, pid: int) -> Label | None:
-        """Of the labels whose plaintext `pid` has open, the highest."""
+    def held(self, pid: int) -> list[bytes]:
+        """Ids of the labels whose plaintext `pid` has open."""
         with self._lock:
-            labels = [handle.label for handle in self._holding.get(pid, ()) if handle.label is not None]
-        return max(labels, key=lambda label: label.level.rank, default=None)
+            return list(self._holding.get(pid, ()))
 
     def reads(self, handle: Handle) -> None:
         """`handle` has been read from for the first time."""
@@ -53,7 +55,7 @@ class Copies:
         # A process that reads file after file, with as many descriptors as when it last had none outside, has none.
         if descriptors and self._nowhere.get(pid) == descriptors:
             return
-        outside = self._open_elsewhere(pid)
+        outside = self._open_elsewhere(pid, descriptors)
         handle.outside.update(outside)
         if len(self._nowhere) > _REMEMBERED:
             self._nowhere.clear()
@@ -77,7 +79,7 @@ class Copies:
         pid = handle.caller.pid
         with self._lock:
             pairs = []
-            self._leave(self._holding, pid, handle)
+            self._shows_no_more(handle)
             if self._leave(self._reading, pid, handle):
                 pairs += [(handle, other) for other in self._writing.get(pid, ())]
             if self._leave(self._writing, pid, handle):
@@ -87,6 +89,18 @@ class Copies:
         if more := len(pairs) - len(told):
             told.append((pairs[_TOLD][0], f"{pairs[_TOLD][1].path} (and {more - 1} more copies by this process)"))
         return told
+
+    def _shows_no_more(self, handle: Handle) -> None:
+        pid, label = handle.caller.pid, handle.shows
+        if label is None:
+            return
+        handle.shows = None
+        held = self._holding[pid]
+        held[label] -= 1
+        if not held[label]:
+            del held[label]
+        if not held:
+            del self._holding[pid]
 
     @staticmethod
     def _leave(table: dict[int, set[Handle]], pid: int, handle: Handle) -> bool:
@@ -98,24 +112,35 @@ class Copies:
             del table[pid]
         return True
 
-    def _open_elsewhere(self, pid: int) -> list[str]:
-        """Files outside the drive that `pid` has open for writing."""
-        found: list[str] = []
+    def _open_elsewhere(self, pid: int, descriptors: int) -> list[str]:
+        """Files outside the drive that `pid` has open for writing. `descriptors`: how many it has, 0 for unknown."""
+        if descriptors > _LOOKED_AT:
+            return [_unknown(pid, descriptors)]
         try:
-            descriptors = os.listdir(f"/proc/{pid}/fd")
+            table = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             return []
-        if len(descriptors) > _LOOKED_AT:
-            return [f"unknown: process {pid} has {len(descriptors)} descriptors"]
-        for number in descriptors:
+        try:
+            return self._open_in(table, pid)
+        except OSError:
+            return []
+        finally:
+            os.close(table)
+
+    def _open_in(self, table: int, pid: int) -> list[str]:
+        """`table` is a descriptor of the process's /proc/PID/fd."""
+        found: list[str] = []
+        numbers = os.listdir(table)
+        if len(numbers) > _LOOKED_AT:
+            return [_unknown(pid, len(numbers))]
+        for number in numbers:
             if len(found) == _TOLD:
                 break
-            link = f"/proc/{pid}/fd/{number}"
             try:
                 # The link's own permission bits say how the descriptor was opened: no need to read fdinfo.
-                if not os.lstat(link).st_mode & stat.S_IWUSR:
+                if not os.stat(number, dir_fd=table, follow_symlinks=False).st_mode & stat.S_IWUSR:
                     continue
-                target = os.readlink(link)
+                target = os.readlink(number, dir_fd=table)
                 if not target.startswith("/") or target.startswith(("/dev/", "/proc/")):
                     continue
                 # The target itself is never asked about: through a bind mount it may be the drive, which waits for us.
@@ -124,3 +149,7 @@ class Copies:
             except OSError:
                 continue
         return found
+
+
+def _unknown(pid: int, descriptors: int) -> str:
+    return f"unknown: process {pid} has {descriptors} descriptors"

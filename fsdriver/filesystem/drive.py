@@ -164,7 +164,7 @@ class Drive:
 
     def plaintext(self, caller: Caller, inode: Inode, header: Header) -> tuple[Label, Standing]:
         """What the header's label gives this caller, if it is plaintext; else the node is the wrong one."""
-        inode.label_id, inode.file_id = header.label, header.file_id
+        inode.identify(header.label, header.file_id)
         label = self.views.bundle.label_by_id(header.label)
         standing = self.views.standing(caller, label)
         if label is None or standing.view is not View.PLAINTEXT:
@@ -208,16 +208,16 @@ class Drive:
 
     def tell_both_views(self, inode: Inode) -> None:
         """Link count, owner or the like changed: both nodes have old attributes. Their pages are as they were."""
-        for view, known in enumerate(inode.kernel):
-            if known:
+        for view in (PLAIN, CIPHER):
+            if inode.is_known(view):
                 self.kernel.inval_inode(inode.nodeid(view), -1)
 
     def tell_other_view(self, inode: Inode, view: int) -> None:
         """The kernel's other node of this file has old attributes or pages: forget them."""
-        if inode.is_regular and inode.kernel[1 - view]:
+        if inode.is_regular and inode.is_known(1 - view):
             self.kernel.inval_inode(inode.nodeid(1 - view))
 
     def tell_other_view_attributes(self, inode: Inode, view: int) -> None:
         """Mode, owner or times changed through one node: the other has old ones. Its pages are as they were."""
-        if inode.is_regular and inode.kernel[1 - view]:
+        if inode.is_regular and inode.is_known(1 - view):
             self.kernel.inval_inode(inode.nodeid(1 - view), -1)

@@ -54,7 +54,7 @@ class DropIns:
         directory = drive.directories.descriptor(parent)
         fd, sealed = self._births.seal_new(event.name, directory.fd, event.mode, event.head, label, asker, path)
         inode = drive.inodes.remember(parent, event.name, os.fstat(fd))
-        inode.label_id, inode.file_id = label.id, sealed.header.file_id
+        inode.identify(label.id, sealed.header.file_id)
         file = drive.files.adopt(inode, fd, sealed)
         dropin = self._begin(file, inode, label, parent, event.name, None, asker, path)
         drive.inodes.count_lookup(dropin.node, CIPHER)
@@ -82,7 +82,7 @@ class DropIns:
         os.fchmod(fd, stat.S_IMODE(found.st_mode))
         os.fchown(fd, found.st_uid, found.st_gid)
         fresh = drive.inodes.unplaced(inode.parent, inode.name, os.fstat(fd))
-        fresh.label_id, fresh.file_id = sealed.header.label, sealed.header.file_id
+        fresh.identify(sealed.header.label, sealed.header.file_id)
         file = drive.files.adopt(fresh, fd, sealed)
         name, parent = inode.name, inode.parent
         dropin = self._begin(file, fresh, born, parent, name, temporary, asker, path, replaced, label)

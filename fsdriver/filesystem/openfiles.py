@@ -214,7 +214,7 @@ class OpenFiles:
             if inode.store_ctime != found.st_ctime_ns:
                 inode.commit_cached = None
             sealed = self._opened(file.fd, found.st_size, decide, remember, path)
-            inode.label_id, inode.file_id = sealed.header.label, sealed.header.file_id
+            inode.identify(sealed.header.label, sealed.header.file_id)
             self._lines.met(sealed, asker.caller, inode)
             inode.store_ctime = found.st_ctime_ns  # from before the content was read: a later change is seen
             file.sealed = sealed
@@ -251,7 +251,7 @@ class OpenFiles:
                 found = peek(self._first_bytes(inode))
                 if found.company != self.company:
                     raise OtherCompany(f"the file belongs to company {found.company.hex()}")
-                inode.label_id, inode.file_id = found.label, found.file_id
+                inode.identify(found.label, found.file_id)
             except (FsError, OSError) as exc:
                 if isinstance(exc, NodeVanished):
                     raise
@@ -286,10 +286,9 @@ class OpenFiles:
     def moved(self, inode: Inode) -> None:
         """`inode` lies elsewhere now, and everything below it: a file's line is kept at its path, where the redo log
         looks for it first as well."""
-        below = [inode] if not inode.is_directory else [other for other in self._inodes if other.opened is not None]
-        for other in below:
-            if other.opened is not None and other.opened.sealed is not None:
-                other.opened.sealed.path = _in_store(self._directories.path(other))
+        for file in self if inode.is_directory else filter(None, [inode.opened]):
+            if file.sealed is not None:
+                file.sealed.path = _in_store(self._directories.path(file.inode))
 
     def header(self, file: OpenFile) -> Header:
         """The file's header, unverified unless the file is unlocked. Errors: HeaderDamaged, FormatUnknown."""

@@ -131,10 +131,10 @@ class Opening:
         appending = self._drive.claims.active and opened & os.O_APPEND
         if label.recheck == "read" or file.refused or appending:
             return flags | abi.FOPEN_DIRECT_IO
-        if inode.commit_cached == (file.sealed.generation, file.sealed.sum):
+        if inode.commit_cached == (state := file.sealed.state):
             flags |= abi.FOPEN_KEEP_CACHE
         else:
-            inode.commit_cached = (file.sealed.generation, file.sealed.sum)
+            inode.commit_cached = state
         return flags
 
     def _open_cipher(self, event: events.Open, asker: Asker, file: OpenFile) -> bytes:
@@ -179,7 +179,7 @@ class Opening:
             assert inode.parent is not None
             label: Label | None = drive.views.child_label(inode.parent)  # the bytes may be seen, to be repaired
         else:
-            inode.label_id, inode.file_id = header.label, header.file_id
+            inode.identify(header.label, header.file_id)
             label = drive.views.label_of(inode)
         return label, drive.views.standing(caller, label)
 
@@ -218,12 +218,14 @@ class Opening:
     def _label_at_birth(self, caller: Caller, place: Label, parent: Inode, name: bytes) -> Label:
         """A new file's label: its place's, unless its maker has the plaintext of a higher one open and that label's
         `save-lower:` says that it may not sink."""
-        held = self._drive.copies.highest_held(caller.pid)
+        drive = self._drive
+        labels = [drive.views.bundle.label_by_id(label_id) for label_id in drive.copies.held(caller.pid)]
+        held = max(filter(None, labels), key=lambda label: label.level.rank, default=None)
         if held is None or held.level.rank <= place.level.rank or held.save_lower == "record":
             return place  # what the process has read so far is told when it closes: a `copy` record
         if held.save_lower == "deny":
-            path = self._drive.directories.child_path(parent, name)
-            self._drive.refuse(caller, held, "save-lower", Action.CREATE, None, path)
+            path = drive.directories.child_path(parent, name)
+            drive.refuse(caller, held, "save-lower", Action.CREATE, None, path)
         return held
 
     def _handle(

@@ -119,7 +119,7 @@ class Revocation:
     def _drop_pages(self, labels: frozenset[bytes] | None) -> None:
         """Of the plaintext nodes with these labels, or of all: open or not. Open ones first, they are in use."""
         drive = self._drive
-        known = [inode for inode in drive.inodes if inode.is_regular and inode.kernel[PLAIN]]
+        known = [inode for inode in drive.inodes if inode.is_regular and inode.is_known(PLAIN)]
         for inode in sorted(known, key=lambda inode: inode.opened is None):
             if labels is None or inode.label_id is None or inode.label_id in labels:
                 inode.commit_cached = None

@@ -16,7 +16,7 @@ from fsdriver.filesystem.asker import MustWait
 from fsdriver.filesystem.drive import Drive
 from fsdriver.filesystem.locking import Locking
 from fsdriver.filesystem.peers import LOOK_SECONDS, Peers
-from fsdriver.nodes.inode import PLAIN
+from fsdriver.nodes.inode import CIPHER, PLAIN
 from fsdriver.nodes.openfile import Handle, OpenFile
 
 log = logging.getLogger(__name__)
@@ -109,8 +109,8 @@ class Sharing(threading.Thread):
                 if inode.parent is not None:
                     drive.kernel.inval_entry(inode.parent.nodeid(), inode.name)
             else:
-                for view, known in enumerate(inode.kernel):
-                    if known:
+                for view in (PLAIN, CIPHER):
+                    if inode.is_known(view):
                         drive.kernel.inval_inode(inode.nodeid(view), -1)
         drive.kernel.drain(_DRAIN_SECONDS)
         self._peers.admit()

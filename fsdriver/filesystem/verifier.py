@@ -73,7 +73,7 @@ class Verifier(threading.Thread):
         sealed = file.sealed
         if sealed is None or sealed.verified or file.inode.nameless:
             return
-        state = sealed.generation, sealed.sum
+        state = sealed.state
         try:
             sealed.verify()
         except (ChunkForged, FileDamaged) as exc:
@@ -92,12 +92,12 @@ class Verifier(threading.Thread):
         except OSError as exc:
             log.warning("%s could not be verified: %s", handle.path, exc)
 
-    def _has_moved_on(self, file: OpenFile, sealed: SealedFile, state: tuple[int, bytes]) -> bool:
+    def _has_moved_on(self, file: OpenFile, sealed: SealedFile, state: bytes) -> bool:
         if not self._claims.active:
             return False
         try:
             with self._claims.steady(file, may_wait=True):
-                return (sealed.generation, sealed.sum) != state
+                return sealed.state != state
         except DAMAGE:
             return False
         except OSError as exc:  # somebody is in the midst of it, for long, and what was read is no state of the file

@@ -1,4 +1,4 @@
-"""Descriptors of store directories, kept for a while, and the drive paths of inodes.
+"""Descriptors of store directories and their drive paths, each kept for a while.
 
 A directory is opened from its parent by name, without following symlinks, and must then still be the inode we mean:
 a store changed behind our back gives ESTALE, never another directory. At most `limit` descriptors are kept, because a
@@ -16,8 +16,9 @@ from fsdriver.nodes.inode import Inode
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REMEMBERED = 4096
-"""Characters: a directory with a longer path does not remember it, or memory would grow with the square of a tree's
-depth."""
+"""Paths. There may be a million directories."""
+_LONGEST = 4096
+"""Characters of a path that is remembered, or memory would grow with the square of a tree's depth."""
 
 
 class Descriptor:
@@ -51,6 +52,8 @@ class Directories:
         self._limit = limit
         self._lock = threading.Lock()
         self._open: OrderedDict[int, Descriptor] = OrderedDict()
+        self._paths: dict[int, tuple[int, str]] = {}
+        """Serial -> (epoch, path)."""
         self._root_descriptor = Descriptor(os.dup(root_fd))
         self.epoch = 0
         """Rises with every rename of a directory: paths remembered before it are void."""
@@ -102,23 +105,25 @@ class Directories:
     def path(self, inode: Inode) -> str:
         """Where `inode` lies in the drive, "/" for the root; bytes that are no UTF-8 as surrogates."""
         epoch = self.epoch
-        cached = inode.path_cache
-        if cached is not None and cached[0] == epoch:
-            return cached[1]
         below = []
-        while (cached := inode.path_cache) is None or cached[0] != epoch:
+        while (known := self._paths.get(inode.serial)) is None or known[0] != epoch:
             if inode.parent is None:
-                inode.path_cache = cached = (epoch, "/")
+                known = epoch, "/"
                 break
             below.append(inode)
             inode = inode.parent
-        path = cached[1]
-        while below and len(path) <= _REMEMBERED:
+        path = known[1]
+        while below and len(path) <= _LONGEST:
             one = below.pop()
             path = f"{path if path != '/' else ''}/{os.fsdecode(one.name)}"
             if one.is_directory:
-                one.path_cache = (epoch, path)
+                self._remember(one, epoch, path)
         return "/".join([path, *(os.fsdecode(one.name) for one in reversed(below))])
+
+    def _remember(self, directory: Inode, epoch: int, path: str) -> None:
+        if len(self._paths) >= _REMEMBERED:
+            self._paths.clear()
+        self._paths[directory.serial] = epoch, path
 
     def child_path(self, directory: Inode, name: bytes) -> str:
         above = self.path(directory)

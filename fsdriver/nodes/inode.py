@@ -6,6 +6,7 @@ A regular file has a plaintext node and a ciphertext node, because the kernel ca
 The root is serial 0, view bit 1, which makes it FUSE_ROOT_ID.
 """
 
+import functools
 import os
 import stat
 import threading
@@ -23,23 +24,26 @@ PLAIN, CIPHER = 0, 1
 
 
 class Inode:
-    """One backing file. `parent` and `name` say one place where it lies; `links` holds the others that were seen."""
+    """One backing file. `parent` and `name` say one place where it lies; `links` holds the others that were seen.
+
+    The kernel may hold a million of them: what an inode keeps is small, and shared where it is the same for many
+    (tests/mounted/test_growth.py weighs it)."""
 
     __slots__ = (
+        "cipher_nlookup",
         "commit_cached",
         "file_id",
         "ino",
         "is_dropin",
         "is_directory",
         "is_regular",
-        "kernel",
         "label_id",
         "links",
         "name",
         "nameless",
         "opened",
         "parent",
-        "path_cache",
+        "plain_nlookup",
         "removed",
         "serial",
         "store_ctime",
@@ -53,19 +57,18 @@ class Inode:
         self.ino = st.st_ino
         self.is_regular = stat.S_ISREG(st.st_mode)
         self.is_directory = stat.S_ISDIR(st.st_mode)
-        self.kernel = [0, 0] if self.is_regular else [0]
+        self.plain_nlookup = self.cipher_nlookup = 0
         """nlookup of each node: what the kernel has been told and not yet forgotten."""
         self.label_id: bytes | None = None
         """The label in the file's own header, once it was read."""
         self.file_id: bytes | None = None
         self.opened: OpenFile | None = None
-        self.commit_cached: tuple[int, bytes] | None = None
-        """(generation, sum) whose pages the kernel may hold for the plaintext node."""
+        self.commit_cached: bytes | None = None
+        """The state (`SealedFile.state`) whose pages the kernel may hold for the plaintext node."""
         self.store_ctime = 0
         """st_ctime_ns of the store after our own last change: another value means that somebody else wrote."""
         self.is_dropin = False
         """The node of one drop-in handle (`filesystem.dropins`), reached by no name."""
-        self.path_cache: tuple[int, str] | None = None
         self.nameless = False
         """Its last name is gone. The store need not say so: NFS keeps an open file under a name of its own."""
         self.removed: Descriptor | None = None
@@ -74,8 +77,22 @@ class Inode:
     def nodeid(self, view: int = PLAIN) -> int:
         return self.serial << 1 | view
 
+    def is_known(self, view: int) -> bool:
+        """Whether the kernel holds the node of `view`."""
+        return (self.cipher_nlookup if view else self.plain_nlookup) > 0
+
+    def identify(self, label_id: bytes, file_id: bytes) -> None:
+        """What the file's header says whose it is."""
+        self.label_id, self.file_id = _one_object(label_id), file_id
+
     def __repr__(self) -> str:
         return f"<Inode {self.serial} ino {self.ino} {self.name!r}>"
+
+
+@functools.lru_cache
+def _one_object(label_id: bytes) -> bytes:
+    """The same object for equal ids, which come from a header each."""
+    return label_id
 
 
 class InodeTable:
@@ -86,7 +103,7 @@ class InodeTable:
         self._next_serial = 1
         self.device = root.st_dev
         self.root = Inode(0, None, b"", root)
-        self.root.kernel = [1, 1]
+        self.root.plain_nlookup = self.root.cipher_nlookup = 1
         self._by_serial: dict[int, Inode] = {0: self.root}
         self._by_ino: dict[int, Inode] = {root.st_ino: self.root}
         self._labels = RememberedLabels()
@@ -120,7 +137,7 @@ class InodeTable:
                 self._by_serial[inode.serial] = inode
                 self._by_ino[st.st_ino] = inode
                 if inode.is_regular and (known := self._labels.get(st.st_ino, st.st_ctime_ns)) is not None:
-                    inode.label_id, inode.file_id = known
+                    inode.identify(*known)
             elif inode.name != name or inode.parent is not parent:
                 self._add_name(inode, parent, name, st)
             return inode
@@ -142,7 +159,7 @@ class InodeTable:
     def count_lookup(self, inode: Inode, view: int) -> None:
         """A reply names the node of `view`: the kernel holds one more reference until it forgets it."""
         with self._lock:
-            inode.kernel[view if inode.is_regular else 0] += 1
+            self._count(inode, view, 1)
             # A FORGET may have dropped the inode between `remember` and now.
             self._by_serial[inode.serial] = inode
             if not inode.is_dropin:
@@ -158,7 +175,6 @@ class InodeTable:
         if inode.is_directory:
             self._require_above(inode, parent)
         inode.parent, inode.name = parent, name
-        inode.path_cache = None
         if inode.is_directory:
             self.on_directory_moved()
 
@@ -176,7 +192,6 @@ class InodeTable:
         """`inode` is now called `name` in `parent` (after a rename)."""
         with self._lock:
             inode.parent, inode.name = parent, name
-            inode.path_cache = None
 
     def unlinked(self, inode: Inode, parent: Inode, name: bytes, *, last: bool) -> None:
         """One name is gone. With `last` the backing number may come back for another file, so it is let go at once."""
@@ -185,7 +200,6 @@ class InodeTable:
                 inode.links.discard((parent, name))
             if (inode.parent, inode.name) == (parent, name) and inode.links:
                 inode.parent, inode.name = inode.links.pop()
-                inode.path_cache = None
             inode.nameless |= last
             if last and self._by_ino.get(inode.ino) is inode:
                 del self._by_ino[inode.ino]
@@ -196,9 +210,15 @@ class InodeTable:
             inode = self._by_serial.get(nodeid >> 1)
             if inode is None or inode is self.root:
                 return
-            view = nodeid & 1 if inode.is_regular else PLAIN
-            inode.kernel[view] = max(0, inode.kernel[view] - nlookup)
+            self._count(inode, nodeid & 1, -nlookup)
             self._drop_if_unused(inode)
+
+    @staticmethod
+    def _count(inode: Inode, view: int, lookups: int) -> None:
+        if view == CIPHER and inode.is_regular:
+            inode.cipher_nlookup = max(0, inode.cipher_nlookup + lookups)
+        else:
+            inode.plain_nlookup = max(0, inode.plain_nlookup + lookups)
 
     def closed(self, inode: Inode, st: os.stat_result | None = None) -> None:
         """The last handle of `inode` went; forget it if the kernel has, too. `st`: the state in which its header was
@@ -210,7 +230,7 @@ class InodeTable:
             self._drop_if_unused(inode)
 
     def _drop_if_unused(self, inode: Inode) -> None:
-        if any(inode.kernel) or inode.opened is not None:
+        if inode.plain_nlookup or inode.cipher_nlookup or inode.opened is not None:
             return
         self._by_serial.pop(inode.serial, None)
         if self._by_ino.get(inode.ino) is inode:

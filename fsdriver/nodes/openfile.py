@@ -102,7 +102,7 @@ class OpenFile:
                 os.utime(self.fd, ns=(before.st_atime_ns, self.modified_ns))
                 self.modified_ns = None
             if not self.claimed:  # else pages may be from before what was taken over, and not dropped yet
-                self.inode.commit_cached = (self.sealed.generation, self.sealed.sum)
+                self.inode.commit_cached = self.sealed.state
             found = os.fstat(self.fd)
             self.inode.store_ctime = found.st_ctime_ns
             if found.st_nlink and not self.inode.nameless:
@@ -125,6 +125,8 @@ class Handle:
     bytes_read: int = 0
     bytes_written: int = 0
     revoked: bool = False
+    shows: bytes | None = None
+    """The label under which its process is counted as one that has plaintext open (`filesystem.copies`)."""
     lockers: set[int] = field(default_factory=set)
     """Owners of record locks that were taken through this handle and have not closed it: open file descriptions, which
     own their locks themselves, and everybody where it cannot write, as no FLUSH tells of a close then. These locks go

@@ -3,7 +3,8 @@
     python -m tests.mounted.harness DIR [--policy FOLDER] [--transport io_uring|dev] [--person UID=NAME ...]
         [--store FOLDER] [--machine NAME]
 
-uses DIR/store, or FOLDER, DIR/drive and DIR/spool, prints one JSON line when the drive answers, ends at SIGTERM.
+uses DIR/store, or FOLDER, DIR/drive and DIR/spool, prints one JSON line when the drive answers, ends at SIGTERM. At
+SIGUSR1 it prints another, which says what it holds.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from keyserver.sealing import SecretKey
 from policy import Bundle, Person, load, read_files
 
 COMPANY = bytes(range(16))
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
 
 
 class FixedLeases:
@@ -57,20 +59,21 @@ class Timed:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._spent: dict[str, list[int]] = {}
+        self.spent: dict[str, list[int]] = {}
+        """Kind of request -> how many, nanoseconds of processor time, nanoseconds."""
 
     def __call__(self, event: Event, out: memoryview) -> Answer:
         wall, processor = time.perf_counter_ns(), time.thread_time_ns()
         try:
             return self._handler(event, out)
         finally:
-            spent = self._spent.setdefault(type(event).__name__, [0, 0, 0])
+            spent = self.spent.setdefault(type(event).__name__, [0, 0, 0])
             spent[0] += 1
             spent[1] += time.thread_time_ns() - processor
             spent[2] += time.perf_counter_ns() - wall
 
     def report(self) -> str:
-        rows = sorted(self._spent.items(), key=lambda row: -row[1][2])
+        rows = sorted(self.spent.items(), key=lambda row: -row[1][2])
         lines = [
             f"{name:16} {count:8} {cpu / count / 1000:8.1f} us cpu {wall / count / 1000:8.1f} us wall"
             for name, (count, cpu, wall) in rows
@@ -141,12 +144,17 @@ def serve(built: Built, drive: Path, arguments: argparse.Namespace) -> None:
     built.drive.kernel.attach(session.notifier)
     calm_collector()
     print(json.dumps({"pid": os.getpid(), "drive": str(drive), "transport": session.transport}), flush=True)
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    while signal.sigwait(_SIGNALS) == signal.SIGUSR1:
+        held = {"nodes": len(built.drive.inodes), "files": len(list(built.drive.files))}
+        if isinstance(handler, Timed):
+            for kind, (count, processor, _) in handler.spent.copy().items():
+                held |= {kind: count, f"{kind} ns": processor}
+        print(json.dumps(held), flush=True)
     session.stop(release=True)
     if isinstance(handler, Timed):
         arguments.profile.write_text(handler.report())
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     main()

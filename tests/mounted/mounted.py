@@ -48,6 +48,7 @@ class Mounted:
         persons: Mapping[int, str] = PERSONS,
         store: Path | None = None,
         machine: str = "test",
+        profile: Path | None = None,
     ) -> None:
         self.directory = directory
         self.drive = directory / "drive"
@@ -57,6 +58,7 @@ class Mounted:
         self.transport = transport
         self._policy = policy
         self._persons = persons
+        self._profile = profile
         self._log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self.serves_over = ""
@@ -71,6 +73,8 @@ class Mounted:
         """Returns when the drive answers. Errors: MountFailed, with what the harness said."""
         arguments = [str(self.directory), "--policy", str(self._policy), "--transport", self.transport]
         arguments += ["--store", str(self.store), "--machine", self.machine]
+        if self._profile is not None:
+            arguments += ["--profile", str(self._profile)]
         for uid, name in self._persons.items():
             arguments += ["--person", f"{uid}={name}"]
         with open(self._log, "ab") as log:
@@ -123,6 +127,28 @@ class Mounted:
             point = MountPoint(self.drive)
             point.release()
             point.close()
+
+    def holds(self) -> dict[str, int]:
+        """How many "nodes" the kernel has been told of and not forgotten, and how many "files" are open. With a profile
+        also how many requests of each kind were answered so far ("Open") and the processor time of their handlers in
+        nanoseconds ("Open ns")."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self._process.send_signal(signal.SIGUSR1)
+        held: dict[str, int] = json.loads(self._process.stdout.readline())
+        return held
+
+    def resident(self) -> int:
+        """Bytes (VmRSS)."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+    def processor_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def log(self) -> str:
         """What the harness said on stderr so far."""

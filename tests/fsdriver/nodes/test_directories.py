@@ -41,6 +41,16 @@ def test_what_deep_directories_remember_does_not_grow_with_their_depth(
     directories, inodes = chain
     for one in inodes:
         directories.path(one)
-    remembered = [len(one.path_cache[1]) for one in inodes if one.path_cache is not None]
+    remembered = [len(path) for _, path in directories._paths.values()]
     assert 40 < len(remembered) < 50
     assert max(remembered) < 4096 + 256
+
+
+def test_of_a_million_directories_a_few_thousand_paths_are_remembered(
+    chain: tuple[Directories, list[Inode]], tmp_path: Path
+) -> None:
+    directories, inodes = chain
+    found = tmp_path.stat()
+    for serial in range(1000, 20_000):
+        assert directories.path(Inode(serial, inodes[1], b"%d" % serial, found)).endswith(f"/{serial}")
+    assert len(directories._paths) <= 4096
