@@ -65,6 +65,8 @@ class Peers:
         """Other machines' logs that a working daemon has, open."""
         self.known = False
         """Whether another machine has, or once had, this store."""
+        self.ever: list[str] = []
+        """Which ones."""
         self._looked = _NEVER
         self._looking = threading.Lock()
 
@@ -135,6 +137,7 @@ class Peers:
             sure = True
             others = set(filter(is_log, map(os.fsencode, os.listdir(self._logs)))) - {self._own}
             self.known = bool(others)
+            self.ever = sorted(map(os.fsdecode, others))
             for name in others:
                 sure &= self._look_at(name)
             self._looked = now if sure else _NEVER
