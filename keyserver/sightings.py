@@ -1,4 +1,4 @@
-"""What machines told of the file at one path, and when that cannot be: an old copy that no machine put there.
+"""What machines told of the file at one place, and when that cannot be: an old copy that no machine put there.
 
 Pure. Records come late and in any order, so times count, which machines take from the server; what two machines say
 within `SKEW` of each other happened in either order. Rules and limits: docs/decisions/0035.
@@ -29,9 +29,10 @@ class Seen(NamedTuple):
 
 
 class OldCopy(NamedTuple):
-    """A file was opened in an older state than it was known to have at this path."""
+    """A file was opened in an older state than it was known to have at this place."""
 
-    path: str
+    place: str
+    """As in `Sighting`."""
     file: str
     label: str
     """Qualified name."""
@@ -39,7 +40,7 @@ class OldCopy(NamedTuple):
     opened: Seen
 
     def excused(self, put: Moment) -> bool:
-        """Whether what a machine put at the path, or took from it, may have come between the two."""
+        """Whether what a machine put there, or took away, may have come between the two."""
         return not before(put, self.known) and not before(self.opened, put)
 
 
@@ -50,9 +51,10 @@ def before(one: Moment | Seen, other: Moment | Seen) -> bool:
 
 @dataclass(slots=True)
 class Sighting:
-    """A path, and the file that was seen there last."""
+    """A place, and the file that was seen there last."""
 
-    path: str
+    place: str
+    """A store, and a path in it."""
     file: str = ""
     known: Seen | None = None
     """Its newest generation, and the earliest record that shows this one."""
@@ -71,7 +73,7 @@ class Sighting:
             self.opened = None
 
     def tell(self, file: str, label: str, seen: Seen, *, opened: bool) -> OldCopy | None:
-        """A record shows `file` here. What is found is told once: the path goes on from what was opened."""
+        """A record shows `file` here. What is found is told once: the place goes on from what was opened."""
         if self.put is not None and not before(self.put, seen):
             return None
         if file != self.file:
@@ -84,7 +86,7 @@ class Sighting:
             self.opened = seen
         for one in (seen if opened else None, self.opened):
             if one is not None and one.generation < self.known.generation and before(self.known, one):
-                found = OldCopy(self.path, file, label, self.known, one)
+                found = OldCopy(self.place, file, label, self.known, one)
                 self.forget(Moment(one.time, one.machine))
                 self.opened = self.opened or one
                 self.known = max(one, self.opened)

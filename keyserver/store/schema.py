@@ -211,7 +211,7 @@ counted = Table(  # how far the log was read for the three tables below, which i
 sighting = Table(
     "sighting",
     metadata,
-    Column("path", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
     Column("file", Text, nullable=False),
     Column("known_generation", Integer),
     Column("known_time", Float),
@@ -227,7 +227,7 @@ old_copy = Table(  # found, and not recorded yet
     "old_copy",
     metadata,
     Column("number", Integer, primary_key=True),
-    Column("path", Text, nullable=False, index=True),
+    Column("place", Text, nullable=False, index=True),
     Column("file", Text, nullable=False),
     Column("label", Text, nullable=False),
     Column("known_generation", Integer, nullable=False),
@@ -243,6 +243,6 @@ mount = Table(  # what each machine said of the store it has
     "mount",
     metadata,
     Column("machine", Text, primary_key=True),
-    Column("others", Text, nullable=False),
+    Column("store", Text, nullable=False),
     Column("crashes", Text, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""Rows of what machines told of files: a sighting for each path, old copies that are not recorded yet, and what each
+"""Rows of what machines told of files: a sighting for each place, old copies that are not recorded yet, and what each
 machine said of its mounts. All of it can be made again from the log, up to `position`."""
 
 import json
@@ -19,11 +19,11 @@ _TIME_BEFORE = """
 SELECT record.time FROM record JOIN chain ON chain.number = record.chain WHERE chain.machine = ? AND record.seq = ?
 """
 _PENDING = """
-SELECT path, file, label, known_generation, known_time, known_by, opened_generation, opened_time, opened_by, number
+SELECT place, file, label, known_generation, known_time, known_by, opened_generation, opened_time, opened_by, number
 FROM old_copy
 """
 _ADD = """
-INSERT INTO old_copy (path, file, label, known_generation, known_time, known_by, opened_generation, opened_time,
+INSERT INTO old_copy (place, file, label, known_generation, known_time, known_by, opened_generation, opened_time,
     opened_by, found) VALUES (?,?,?,?,?,?,?,?,?,?)
 """
 
@@ -48,8 +48,8 @@ class MountRow(NamedTuple):
     """What a machine said of how it has the store."""
 
     machine: str
-    others: tuple[str, ...] = ()
-    """Machines that have, or had, the store it has mounted."""
+    store: str
+    """The store it has, by one of the machines that have it."""
     crashes: tuple[tuple[float, float], ...] = ()
     """From when to when it may have recorded what did not last, newest last."""
 
@@ -78,38 +78,38 @@ class SightingRows:
 
     # ---- sightings -------------------------------------------------------------------------------------------------
 
-    def at(self, paths: Iterable[str]) -> Iterator[Sighting]:
-        wanted = json.dumps(list(paths))
-        rows = self._execute("SELECT * FROM sighting WHERE path IN (SELECT value FROM json_each(?))", (wanted,))
+    def at(self, places: Iterable[str]) -> Iterator[Sighting]:
+        wanted = json.dumps(list(places))
+        rows = self._execute("SELECT * FROM sighting WHERE place IN (SELECT value FROM json_each(?))", (wanted,))
         for row in rows.fetchall():
             yield Sighting(row[0], row[1], _seen(row[2:5]), _seen(row[5:8]), _moment(row[8:10]))
 
     def put(self, sightings: Sequence[Sighting]) -> None:
         none = None, None, None
         rows = [
-            (one.path, one.file, *(one.known or none), *(one.opened or none), *(one.put or none[:2]))
+            (one.place, one.file, *(one.known or none), *(one.opened or none), *(one.put or none[:2]))
             for one in sightings
         ]
         if rows:
             self._execute("INSERT OR REPLACE INTO sighting VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
 
     def drop_empty(self, before: float) -> None:
-        """Paths of which nothing is known but that something was put there, or taken away, before then."""
+        """Places of which nothing is known but that something was put there, or taken away, before then."""
         self._execute("DELETE FROM sighting WHERE known_generation IS NULL AND put_time < ?", (before,))
 
     # ---- old copies that are not recorded yet ----------------------------------------------------------------------
 
     def add_pending(self, old_copy: OldCopy, found: float) -> None:
-        path, file, label, known, opened = old_copy
-        self._execute(_ADD, (path, file, label, *known, *opened, found))
+        place, file, label, known, opened = old_copy
+        self._execute(_ADD, (place, file, label, *known, *opened, found))
 
     def pending(self, until: float, limit: int) -> list[Pending]:
         """Found until then, oldest first."""
         rows = self._execute(f"{_PENDING} WHERE found <= ? ORDER BY number LIMIT ?", (until, limit))
         return [_pending(row) for row in rows]
 
-    def pending_at(self, path: str) -> list[Pending]:
-        return [_pending(row) for row in self._execute(f"{_PENDING} WHERE path = ?", (path,))]
+    def pending_at(self, place: str) -> list[Pending]:
+        return [_pending(row) for row in self._execute(f"{_PENDING} WHERE place = ?", (place,))]
 
     def any_pending(self) -> bool:
         return self._execute("SELECT 1 FROM old_copy LIMIT 1").scalar() is not None
@@ -120,14 +120,25 @@ class SightingRows:
     # ---- mounts ----------------------------------------------------------------------------------------------------
 
     def mount(self, machine: str) -> MountRow:
-        row = self._execute("SELECT others, crashes FROM mount WHERE machine = ?", (machine,)).one_or_none()
+        row = self._execute("SELECT store, crashes FROM mount WHERE machine = ?", (machine,)).one_or_none()
         if row is None:
-            return MountRow(machine)
-        return MountRow(machine, tuple(json.loads(row[0])), tuple((low, high) for low, high in json.loads(row[1])))
+            return MountRow(machine, machine)
+        return MountRow(machine, row[0], tuple((low, high) for low, high in json.loads(row[1])))
+
+    def join_stores(self, machine: str, other: str) -> None:
+        """The store of `machine` is found to be that of `other`, and so for all that have either."""
+        old, new = self.mount(machine), self.mount(other)
+        self.set_mount(old)
+        self.set_mount(new)
+        self._execute("UPDATE mount SET store = ? WHERE store = ?", (new.store, old.store))
+        below = old.store + "/", old.store + "0"
+        moved = "UPDATE OR IGNORE sighting SET place = ? || substr(place, ?) WHERE place >= ? AND place < ?"
+        self._execute(moved, (new.store, len(old.store) + 1, *below))
+        self._execute("DELETE FROM sighting WHERE place >= ? AND place < ?", below)
 
     def set_mount(self, row: MountRow) -> None:
-        values = row.machine, json.dumps(row.others), json.dumps(row.crashes)
-        self._execute("INSERT OR REPLACE INTO mount (machine, others, crashes) VALUES (?,?,?)", values)
+        values = row.machine, row.store, json.dumps(row.crashes)
+        self._execute("INSERT OR REPLACE INTO mount (machine, store, crashes) VALUES (?,?,?)", values)
 
 
 def _seen(values: Sequence[object]) -> Seen | None:
@@ -139,5 +150,5 @@ def _moment(values: Sequence[object]) -> Moment | None:
 
 
 def _pending(row: Sequence[object]) -> Pending:
-    path, file, label, *rest = row
-    return Pending(rest[6], OldCopy(path, file, label, Seen(*rest[:3]), Seen(*rest[3:6])))  # type: ignore[arg-type]
+    place, file, label, *rest = row
+    return Pending(rest[6], OldCopy(place, file, label, Seen(*rest[:3]), Seen(*rest[3:6])))  # type: ignore[arg-type]

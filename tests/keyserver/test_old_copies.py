@@ -228,6 +228,40 @@ def test_machines_that_do_not_share_a_store_have_nothing_to_do_with_each_other(o
     assert office.found() == []
 
 
+def test_other_stores_with_the_same_paths_hide_nothing(office):
+    """A replica, which is behind, and a store with another file there."""
+    a, b, _ = office.desks
+    replica, other = office.join(shares=False), office.join(shares=False)
+    a.say("close", 100, 9)
+    replica.say("open", 150, 7)
+    other.say("open", 160, 2, file=OTHER)
+    b.say("open", 200, 5)
+    office.send_all(a, replica, other, b)
+    (record,) = office.found()
+    assert f"newest=9 known-by={a.id}" in record.detail
+
+
+def test_machines_that_mounted_at_the_same_time_share_a_store(office):
+    two = office.join(shares=False), office.join(shares=False)
+    for one, other in (two, two[::-1]):
+        one.say("mount", 10, path="", detail=f"/drive over /other, dev{SHARED_WITH}{other.id}")
+    two[0].say("close", 100, 9)
+    two[1].say("open", 200, 5)
+    office.send_all(*two)
+    assert len(office.found()) == 1
+
+
+def test_what_was_known_before_two_machines_are_found_to_share_a_store(office):
+    a, later = office.desks[0], office.join(shares=False)
+    later.say("close", 100, 9)
+    office.send(later)
+    office.compare()
+    a.say("mount", 150, path="", detail=f"/drive over /store, dev{SHARED_WITH}{later.id} {'ab' * 16}")
+    a.say("open", 200, 5)
+    office.send(a)
+    assert len(office.found()) == 1
+
+
 def test_one_machine_that_forgot_what_it_saw(office):
     a, *_ = office.desks
     a.say("close", 100, 9)
@@ -320,7 +354,9 @@ def test_paths_that_were_left_are_forgotten_in_time(office):
     office.company.clock.now += old_copies.FORGOTTEN_AFTER
     office.settle()
     with office.company.store.read() as rows:
-        assert [one.path for one in rows.sightings.at([PATH, "/sales/clients/.~lock"])] == [PATH]
+        store = rows.sightings.mount(a.id).store
+        places = [store + path for path in (PATH, "/sales/clients/.~lock")]
+        assert [one.place for one in rows.sightings.at(places)] == places[:1]
 
 
 # ---- any order of arrival --------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "sighting",
-        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
         sa.Column("file", sa.Text(), nullable=False),
         sa.Column("known_generation", sa.Integer(), nullable=True),
         sa.Column("known_time", sa.Float(), nullable=True),
@@ -29,12 +29,12 @@ def upgrade() -> None:
         sa.Column("opened_by", sa.Text(), nullable=True),
         sa.Column("put_time", sa.Float(), nullable=True),
         sa.Column("put_by", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("path"),
+        sa.PrimaryKeyConstraint("place"),
     )
     op.create_table(
         "old_copy",
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
         sa.Column("file", sa.Text(), nullable=False),
         sa.Column("label", sa.Text(), nullable=False),
         sa.Column("known_generation", sa.Integer(), nullable=False),
@@ -46,11 +46,11 @@ def upgrade() -> None:
         sa.Column("found", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("number"),
     )
-    op.create_index(op.f("ix_old_copy_path"), "old_copy", ["path"], unique=False)
+    op.create_index(op.f("ix_old_copy_place"), "old_copy", ["place"], unique=False)
     op.create_table(
         "mount",
         sa.Column("machine", sa.Text(), nullable=False),
-        sa.Column("others", sa.Text(), nullable=False),
+        sa.Column("store", sa.Text(), nullable=False),
         sa.Column("crashes", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("machine"),
     )
