@@ -254,12 +254,14 @@ def test_machines_that_mounted_at_the_same_time_share_a_store(office):
 def test_what_was_known_before_two_machines_are_found_to_share_a_store(office):
     a, later = office.desks[0], office.join(shares=False)
     later.say("close", 100, 9)
-    office.send(later)
+    a.say("close", 110, 9, path=PATH + "2")
+    office.send_all(later, a)
     office.compare()
     a.say("mount", 150, path="", detail=f"/drive over /store, dev{SHARED_WITH}{later.id} {'ab' * 16}")
     a.say("open", 200, 5)
-    office.send(a)
-    assert len(office.found()) == 1
+    later.say("open", 200, 5, path=PATH + "2")
+    office.send_all(a, later)
+    assert {record.file.path for record in office.found()} == {PATH, PATH + "2"}
 
 
 def test_one_machine_that_forgot_what_it_saw(office):
