@@ -22,6 +22,7 @@ from fsdriver.filesystem.store import reachable_by_others
 from fsdriver.keyclient import KeyClient, starting_clock
 from fsdriver.machine import MachineConfig, MachineHome
 from fsdriver.requests import Requests
+from keyserver.messages import SHARED_WITH
 from policy import Bundle
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,9 @@ class Drive:
         self.session.start()
         undo.callback(self._unmount, built)
         built.drive.kernel.attach(self.session.notifier)
-        built.drive.recorder.note("mount", f"{config.drive} over {config.store}, {self.session.transport}")
+        others = SHARED_WITH + " ".join(store.peers.known) if store.peers.known else ""
+        mounted = f"{config.drive} over {config.store}, {self.session.transport}{others}"
+        built.drive.recorder.note("mount", mounted)
         ticker = threading.Thread(target=self._watch_hours, args=(built,), name="hours", daemon=True)
         ticker.start()
         undo.callback(ticker.join)

@@ -6,7 +6,7 @@ because the agent keeps it.
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from keyserver.bundles import Bundles
@@ -19,6 +19,9 @@ from keyserver.sealing import Binding, seal
 from keyserver.store.leases import LeaseRow
 from keyserver.store.rows import Rows
 from policy import Label
+
+Sealers = Callable[[str, str], bool]
+"""Whether a machine may have sealed files of a label, which is said by its qualified name."""
 
 ACTIVE = "active"
 ENDED = "ended"
@@ -127,6 +130,17 @@ class Leases:
                     self._keep(row._replace(state=REVOKED))
 
         change.afterwards(follow)
+
+    def sealers(self) -> Sealers:
+        """Who may have sealed what: machines that have, or had, the label's keys; where keys are never lent, all."""
+        ids = {label.qualified: label.id for label in list(self._labels.labels.values())}
+        per_file = {label.id.hex() for label in self._bundles.current.bundle.labels if label.per_file}
+
+        def may_have_sealed(machine: str, qualified: str) -> bool:
+            label = ids.get(qualified)
+            return label is not None and (label in per_file or label in self._leases.get(machine, {}))
+
+        return may_have_sealed
 
     def list(self) -> list[LeaseView]:
         """All leases."""

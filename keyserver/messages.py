@@ -175,6 +175,10 @@ class ProgramPath(Message, frozen=True):
     parent: str = ""
 
 
+SHARED_WITH = "; shared with "
+"""In the detail of a `mount` record: what follows are the ids of the other machines that have, or had, the store."""
+
+
 class Record(Message, frozen=True):
     """One canonical record. Its encoding (`encode`) is what is spooled, chained, hashed into the log and printed:
     UTF-8 JSON, fields in this order, fields at their default left out, no white space."""

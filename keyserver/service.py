@@ -23,6 +23,7 @@ from keyserver.keys.labels import LabelKeys
 from keyserver.keys.root import RootKey, load_root_key
 from keyserver.leases import Leases
 from keyserver.machines import Machine, Machines
+from keyserver.old_copies import OldCopies
 from keyserver.people import People, require_people
 from keyserver.secret_store import open_store
 from keyserver.store.database import Store
@@ -75,6 +76,7 @@ class KeyService:
         self.grants = Grants(self.bundles, self.labels, self.company)
         self.people = People(self.bundles)
         self.intake = Intake()
+        self.old_copies = OldCopies(self.machines, self.leases.sealers)
         self.writer = Writer(store, self.log, clock, announce)
 
     def start(self) -> None:

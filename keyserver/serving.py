@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -27,8 +28,12 @@ from keyserver.web.agent import AgentPort
 from keyserver.web.console import Console
 from keyserver.web.tls import PeerProtocol, ServerTls
 
+logger = logging.getLogger(__name__)
+
 STOP_SECONDS = 3
 BACKLOG = 2048
+COMPARED_AT_ONCE = 100
+"""Chunks of the log, each turn."""
 
 
 class Listener(NamedTuple):
@@ -161,11 +166,27 @@ async def run(
             server.should_exit = True
 
 
+async def _compare(service: KeyService) -> None:
+    """Looks for old copies in what is new in the log. Where records come faster than that, the next turn goes on."""
+    try:
+        for _ in range(COMPARED_AT_ONCE):
+            if not await asyncio.wrap_future(service.writer.submit(service.old_copies.count)):
+                break
+        await asyncio.wrap_future(service.writer.submit(service.old_copies.record))
+    except NotReady:
+        raise
+    except Exception:
+        # Keys must be lent and records taken all the same.
+        logger.exception("bug: the log could not be searched for old copies")
+
+
 async def _chores(service: KeyService, tls: ServerTls) -> None:
-    """What is due by the clock: checkpoints, and the server's own certificate."""
+    """What is due by the clock: old copies, checkpoints, and the server's own certificate."""
     while True:
         await asyncio.sleep(CHECKPOINT_SECONDS)
         with contextlib.suppress(NotReady):  # a full disk: `readyz` says so, and the next turn tries again
+            await _compare(service)
+        with contextlib.suppress(NotReady):
             await asyncio.wrap_future(service.writer.submit(Change.sign_checkpoint))
         if service.clock() >= tls.renew_at:
             tls.renew(service.clock())

@@ -10,6 +10,7 @@ from keyserver.store.people import PeopleRows
 from keyserver.store.policies import PolicyRows
 from keyserver.store.records import RecordRows
 from keyserver.store.settings import SettingRows
+from keyserver.store.sightings import SightingRows
 
 
 class Rows:
@@ -25,3 +26,4 @@ class Rows:
         self.policies = PolicyRows(connection)
         self.records = RecordRows(connection)
         self.settings = SettingRows(connection)
+        self.sightings = SightingRows(connection)

@@ -200,3 +200,49 @@ checkpoint = Table(
     Column("time", Float, nullable=False),
     Column("note", Text, nullable=False),
 )
+
+counted = Table(  # how far the log was read for the three tables below, which it could fill again
+    "counted",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("position", Integer, nullable=False),
+)
+
+sighting = Table(
+    "sighting",
+    metadata,
+    Column("place", Text, primary_key=True),
+    Column("file", Text, nullable=False),
+    Column("known_generation", Integer),
+    Column("known_time", Float),
+    Column("known_by", Text),
+    Column("opened_generation", Integer),
+    Column("opened_time", Float),
+    Column("opened_by", Text),
+    Column("put_time", Float),
+    Column("put_by", Text),
+)
+
+old_copy = Table(  # found, and not recorded yet
+    "old_copy",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("place", Text, nullable=False, index=True),
+    Column("file", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("known_generation", Integer, nullable=False),
+    Column("known_time", Float, nullable=False),
+    Column("known_by", Text, nullable=False),
+    Column("opened_generation", Integer, nullable=False),
+    Column("opened_time", Float, nullable=False),
+    Column("opened_by", Text, nullable=False),
+    Column("found", Float, nullable=False),
+)
+
+mount = Table(  # what each machine said of the store it has
+    "mount",
+    metadata,
+    Column("machine", Text, primary_key=True),
+    Column("store", Text, nullable=False),
+    Column("crashes", Text, nullable=False),
+)

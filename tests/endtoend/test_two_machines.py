@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
 from fsdriver.control import ask
 from fsdriver.device.mountpoint import MountPoint
+from keyserver.sightings import SKEW, STEP
 from tests.endtoend.company import SECONDS, CommandFailed, eventually, mount_points, our
 from tests.endtoend.program import Refused
 
@@ -89,6 +91,7 @@ def test_two_machines_work_on_one_store(own, second, program):
     opened = [record for record in own.records("open") if record["file"]["path"] == f"/{folder}/letter"]
     assert {record["machine"] for record in opened} == {first, second.status()["machine"]}
     assert own.records("conflict") == own.records("rollback") == own.records("damaged") == []
+    assert own.records("rollback-seen") == []
     assert own.verify()
 
     # A machine that is banned loses its keys; the other goes on with the same files.
@@ -102,6 +105,44 @@ def test_two_machines_work_on_one_store(own, second, program):
     eventually(lambda: own.status()["shared_with"] == [])
     program.put(here, "alone")
     assert program.get(here) == "alone"
+
+
+def test_an_old_copy_that_the_opener_never_saw_newer_is_known_to_the_server(own, second, program):
+    """Whoever has the share puts the state before the last back; the machine that opens it has not met the last one."""
+    folder = next(path.relative_to(own.drive) for path in sorted(own.drive.iterdir()) if path.is_dir())
+    here, there, stored = (top / folder / "offer" for top in (own.drive, second.drive, own.store))
+    minutes = "minutes"  # which both work on
+    program.put(here, "first")
+    program.put(here.with_name(minutes), "by the first")
+    _wait_for(STEP)
+    program.put(here, "second")
+    old = stored.read_bytes()
+    program.put(here, "third")
+    program.put(there.with_name(minutes), "by the second")
+    stored.with_name("part").write_bytes(old)
+    stored.with_name("part").rename(stored)
+    _wait_for(SKEW)
+    assert program.get(there) == "second"
+    assert program.get(here.with_name(minutes)) == program.get(there.with_name(minutes)) == "by the second"
+    assert program.get(there) == "second"
+    (seen,) = eventually(lambda: own.records("rollback-seen"), 2 * SECONDS)
+    path = f"/{folder}/offer"
+    said = dict(pair.split("=", 1) for pair in seen["detail"].split())
+    (closed, *_) = [one for one in own.records("close") if one["file"].get("generation") == int(said["newest"])]
+    opened = [one for one in own.records("open", machine=second.status()["machine"]) if one["file"]["path"] == path]
+    assert (seen["machine"], seen["file"]["path"]) == ("server", path)
+    assert (said["known-by"], said["opened-by"]) == (own.machine(), second.status()["machine"])
+    assert (said["known"], said["opened"]) == (closed["time"], opened[0]["time"])
+    assert seen["file"]["generation"] == opened[0]["file"]["generation"] < int(said["newest"])
+    assert own.records("rollback") == own.records("conflict") == []
+    assert path in own.keyserver("audit", "list", "--event", "rollback-seen").stdout
+    assert own.verify()
+
+
+def _wait_for(seconds):
+    """Until the machines' clocks can tell what was before from what comes."""
+    end = time.time() + seconds
+    eventually(lambda: time.time() > end, SECONDS + seconds)
 
 
 def _refused(program, path):
