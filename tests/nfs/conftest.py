@@ -17,9 +17,12 @@ FULL = Path("/mnt/full")
 """A small export, at client A."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if any(item.get_closest_marker("nfs") for item in items) and not {str(A), str(B), str(FULL)} <= mount_points():
-        raise pytest.UsageError("the tests marked `nfs` run in the emulated machine: make nfs")
+@pytest.fixture(autouse=True, scope="session")
+def in_the_emulated_machine() -> None:
+    if not {str(A), str(B), str(FULL)} <= mount_points():
+        pytest.exit(
+            "the tests marked `nfs` run in the emulated machine: make nfs", returncode=pytest.ExitCode.USAGE_ERROR
+        )
 
 
 @contextmanager

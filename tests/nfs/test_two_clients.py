@@ -45,7 +45,7 @@ __all__ = [
 
 
 @pytest.fixture(autouse=True)
-def in_an_emulated_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each of these takes a hundred times as long as elsewhere."""
     monkeypatch.setattr(test_two_machines, "UPDATES", 6)
     monkeypatch.setattr(test_two_machines, "APPENDS", 20)
