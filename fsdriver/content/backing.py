@@ -9,10 +9,6 @@ from contextlib import suppress
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE = 0x02
 _ZEROS = bytes(1 << 20)
-_AT_EMPTY_PATH = 0x1000
-_AT_STATX_FORCE_SYNC = 0x2000
-_STATX_BASIC_STATS = 0x7FF
-_statx_answer = ctypes.c_char * 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = _libc.fallocate64
@@ -124,15 +120,6 @@ def user_names(fd: int) -> list[bytes]:
 def sync_filesystem(fd: int) -> None:
     """Everything that was written to the filesystem of `fd` is on the disk when this returns: syncfs(2)."""
     if _syncfs(fd):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def revalidate(fd: int) -> None:
-    """What is read from `fd` after this is what others have written before it: over a network a filesystem looks at the
-    server now, whatever it remembers. Errors: OSError."""
-    # statx(2), whose answer nobody needs.
-    if _libc.statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC, _STATX_BASIC_STATS, _statx_answer()):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

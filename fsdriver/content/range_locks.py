@@ -16,6 +16,8 @@ COMMIT_AT = PROGRAMS_END + 1
 """Exclusive while somebody may change the file, shared while it is read as one state."""
 TURN_AT = PROGRAMS_END + 2
 """Held by whoever is next to have COMMIT_AT, so that nobody who has just had it takes it again before."""
+NOBODY_AT = PROGRAMS_END + 3
+"""Never exclusive: `revalidate` takes it for a moment."""
 TO_THE_END = 0
 """As a length."""
 
@@ -32,6 +34,13 @@ def take(fd: int, kind: int, start: int, length: int = 1) -> bool:
     except PermissionError:  # what fcntl(2) allows instead of EAGAIN
         return False
     return True
+
+
+def revalidate(fd: int) -> None:
+    """What is read from `fd` after this is what others have written before it. An NFS client believes what it has of a
+    file that is open for writing, whatever the server says of its times, until it takes a lock. Errors: OSError."""
+    take(fd, SHARED, NOBODY_AT)
+    release(fd, NOBODY_AT)
 
 
 def release(fd: int, start: int, length: int = 1) -> None:

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
-from fsdriver.content import xattrs
-from fsdriver.content.backing import deliver, reserve, revalidate, write_all
+from fsdriver.content import range_locks, xattrs
+from fsdriver.content.backing import deliver, reserve, write_all
 from fsdriver.content.chunks import Buffer
 from fsdriver.content.commit import Commit
 from fsdriver.content.draft import Draft
@@ -293,7 +293,7 @@ class SealedFile:
             return record in (self._record, *(image for at, image in self._pending.group.images if at == COMMIT_AT))
 
     def _head(self) -> bytes:
-        revalidate(self._fd)
+        range_locks.revalidate(self._fd)
         return os.pread(self._fd, HEADER_SIZE, 0)
 
     def _is_newest(self, head: bytes) -> bool:

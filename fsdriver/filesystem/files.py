@@ -16,7 +16,7 @@ from fsdriver.errors import (
     NotSupported,
     Revoked,
 )
-from fsdriver.filesystem.asker import Asker
+from fsdriver.filesystem.asker import Asker, MustWait
 from fsdriver.filesystem.drive import VIEW_NAMES, Drive
 from fsdriver.filesystem.dropins import DropIns
 from fsdriver.filesystem.filekeys import GivenKey
@@ -26,6 +26,7 @@ from fsdriver.nodes.openfile import DropIn, Handle, OpenFile
 from fsdriver.protocol import InHeader, abi, events, replies
 from policy import Action, View
 
+_DRAIN_SECONDS = 5.0
 _COPY_STEP = 1 << 20
 _COPY_MAX = 64 << 20
 """Bytes one COPY_FILE_RANGE moves at most: the caller asks again for the rest, and can be interrupted between."""
@@ -102,13 +103,17 @@ class Files:
             with claims.changing(file, may_wait=may_wait):
                 appending = claims.active and event.flags & os.O_APPEND
                 offset = sealed.size if appending else event.offset
+                if offset != event.offset and not may_wait:
+                    raise MustWait
                 done = sealed.write(offset, event.data)
                 file.modified_ns = time.time_ns()
         except DAMAGE as exc:
             self._drive.damaged(handle.caller, file.inode, exc)
             raise
-        if offset != event.offset:  # another machine has made the file longer: the kernel's idea of it is wrong
+        if offset != event.offset:
+            # Another machine has made the file longer: the page at the end that the kernel believes in goes first.
             self._drive.kernel.inval_inode(file.inode.nodeid(PLAIN))
+            self._drive.kernel.drain_pages(_DRAIN_SECONDS)
         handle.bytes_written += done
         if event.write_flags & abi.WRITE_KILL_SUIDGID:
             self._drive.drop_setid(file)

@@ -18,6 +18,7 @@ from fsdriver.content import (
     SealedFile,
     VerifiedHeaders,
     peek,
+    range_locks,
     read_first,
 )
 from fsdriver.content.search import Sought
@@ -210,6 +211,8 @@ class OpenFiles:
                 decide(kept.header)
                 return kept
             self._redo.finish(file.fd)
+            if self._claims.active:
+                range_locks.revalidate(file.fd)
             inode, found = file.inode, os.fstat(file.fd)
             if inode.store_ctime != found.st_ctime_ns:
                 inode.commit_cached = None
